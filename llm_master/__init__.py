@@ -1,0 +1,117 @@
+"""One awaitable for every language model.
+
+``await QueryLLM().query(model_name=..., prompt=...)`` asks any model of any provider. Providers and models are data, in
+two tables: ``PROVIDER_CONFIGS`` and ``ModelRegistry``.
+
+Names are loaded on first use (PEP 562), so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "llm_master.errors": (
+        "AuthenticationError",
+        "BudgetExceededError",
+        "ConfigurationError",
+        "ContentPolicyError",
+        "ContextWindowExceededError",
+        "DeadlineExceededError",
+        "InsufficientFundsError",
+        "InvalidRequestError",
+        "LLMError",
+        "MissingApiKeyError",
+        "ModelNotFoundError",
+        "PermissionDeniedError",
+        "PricingError",
+        "ProviderConnectionError",
+        "ProviderError",
+        "RateLimitError",
+        "RequestTimeoutError",
+        "ServerError",
+        "StreamInterruptedError",
+        "UnknownModelError",
+    ),
+    "llm_master.types": (
+        "Attempt",
+        "GenerationParams",
+        "LLMResponse",
+        "ReasoningDelta",
+        "Receipt",
+        "StreamEnd",
+        "TextDelta",
+        "ToolCall",
+        "ToolCallDelta",
+        "Usage",
+    ),
+    "llm_master.rows": ("ModelConfig", "ProviderConfig"),
+    "llm_master.model_registry": ("ModelRegistry",),
+    # UnifiedProvider comes by way of the table, which it shows as its PROVIDER_CONFIGS.
+    "llm_master.provider_configs": ("LLMConfig", "PROVIDER_CONFIGS", "UnifiedProvider"),
+    "llm_master.providers": ("BaseLLMProvider", "OpenAICompatibleProvider", "extract_prompt"),
+    "llm_master.query": ("LLMStream", "QueryLLM"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605  # computed, so that no name stands in two lists
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module 'llm_master' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
+if TYPE_CHECKING:
+    from llm_master.dispatch.stream import LLMStream as LLMStream
+    from llm_master.errors import AuthenticationError as AuthenticationError
+    from llm_master.errors import BudgetExceededError as BudgetExceededError
+    from llm_master.errors import ConfigurationError as ConfigurationError
+    from llm_master.errors import ContentPolicyError as ContentPolicyError
+    from llm_master.errors import ContextWindowExceededError as ContextWindowExceededError
+    from llm_master.errors import DeadlineExceededError as DeadlineExceededError
+    from llm_master.errors import InsufficientFundsError as InsufficientFundsError
+    from llm_master.errors import InvalidRequestError as InvalidRequestError
+    from llm_master.errors import LLMError as LLMError
+    from llm_master.errors import MissingApiKeyError as MissingApiKeyError
+    from llm_master.errors import ModelNotFoundError as ModelNotFoundError
+    from llm_master.errors import PermissionDeniedError as PermissionDeniedError
+    from llm_master.errors import PricingError as PricingError
+    from llm_master.errors import ProviderConnectionError as ProviderConnectionError
+    from llm_master.errors import ProviderError as ProviderError
+    from llm_master.errors import RateLimitError as RateLimitError
+    from llm_master.errors import RequestTimeoutError as RequestTimeoutError
+    from llm_master.errors import ServerError as ServerError
+    from llm_master.errors import StreamInterruptedError as StreamInterruptedError
+    from llm_master.errors import UnknownModelError as UnknownModelError
+    from llm_master.model_registry import ModelRegistry as ModelRegistry
+    from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
+    from llm_master.provider_configs import LLMConfig as LLMConfig
+    from llm_master.provider_configs import UnifiedProvider as UnifiedProvider
+    from llm_master.providers import BaseLLMProvider as BaseLLMProvider
+    from llm_master.providers import OpenAICompatibleProvider as OpenAICompatibleProvider
+    from llm_master.providers import extract_prompt as extract_prompt
+    from llm_master.query import QueryLLM as QueryLLM
+    from llm_master.rows import ModelConfig as ModelConfig
+    from llm_master.rows import ProviderConfig as ProviderConfig
+    from llm_master.types import Attempt as Attempt
+    from llm_master.types import GenerationParams as GenerationParams
+    from llm_master.types import LLMResponse as LLMResponse
+    from llm_master.types import ReasoningDelta as ReasoningDelta
+    from llm_master.types import Receipt as Receipt
+    from llm_master.types import StreamEnd as StreamEnd
+    from llm_master.types import TextDelta as TextDelta
+    from llm_master.types import ToolCall as ToolCall
+    from llm_master.types import ToolCallDelta as ToolCallDelta
+    from llm_master.types import Usage as Usage

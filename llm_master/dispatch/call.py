@@ -1,0 +1,287 @@
+"""One query on its way: what is sent, by whom, and what is written down of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Protocol
+
+from llm_master.clock import Clock
+from llm_master.dispatch.keys import Key
+from llm_master.dispatch.resolve import Route
+from llm_master.dispatch.retry import Retries
+from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
+from llm_master.errors import DeadlineExceededError, LLMError, ProviderError, RateLimitError, RequestTimeoutError
+from llm_master.pricing import STANDARD_TIERS, PriceList
+from llm_master.rows import ModelConfig, ProviderConfig
+from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamEvent, Usage, WireAnswer
+
+logger = logging.getLogger("llm_master.dispatch")
+
+
+class Provider(Protocol):
+    """What is asked of a provider here."""
+
+    async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
+        """A whole answer."""
+
+    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+        """An answer in pieces."""
+
+
+class Target:
+    """A resolved name with all that is worked out once for it.
+
+    Attributes:
+        name: The name as it was asked for.
+        route: Provider, wire id and options.
+        row: The provider's row.
+        renames: Options that provider or model know under another name.
+        prices: The model's prices, or ``None`` if they are not known.
+        look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
+    """
+
+    __slots__ = ("look_up", "name", "prices", "renames", "route", "row")
+
+    def __init__(
+        self,
+        name: str,
+        route: Route,
+        row: ProviderConfig,
+        model: ModelConfig | None,
+        look_up: Callable[[], ModelConfig | None] | None,
+    ) -> None:
+        self.name = name
+        self.route = route
+        self.row = row
+        self.renames: Mapping[str, str | None] = {**row.renames, **(model.renames if model is not None else {})}
+        self.prices = PriceList(model) if model is not None else None
+        self.look_up = look_up
+
+
+class Call:
+    """One query, resolved and translated. It sends, repeats what may pass, and keeps the receipt."""
+
+    __slots__ = (
+        "_began",
+        "_deadline",
+        "_deadline_at",
+        "_lookup",
+        "_retries",
+        "_timeout",
+        "_translate",
+        "attempt",
+        "clock",
+        "key",
+        "messages",
+        "options",
+        "provider",
+        "receipt",
+        "target",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        provider: Provider,
+        key: Key | None,
+        messages: Sequence[Message],
+        options: dict[str, Any],
+        renamed: Mapping[str, str],
+        *,
+        timeout: float,
+        deadline: float,
+        max_attempts: int,
+        clock: Clock,
+        translate: Callable[[Exception, str | None], Exception],
+    ) -> None:
+        self.target = target
+        self.provider = provider
+        self.key = key
+        self.messages = messages
+        self.options = options
+        self.clock = clock
+        self._timeout = timeout
+        self._deadline = deadline
+        self._deadline_at = clock.monotonic() + deadline
+        self._translate = translate
+        self._retries = Retries(target.row.max_retries, max_attempts)
+        self._lookup: asyncio.Future[ModelConfig | None] | None = None
+        self._began = 0.0
+        route = target.route
+        self.attempt: Attempt | None = None
+        self.receipt = Receipt(
+            model_name=target.name,
+            provider=route.provider,
+            why=route.why,
+            options=options,
+            renamed=renamed,
+            currency=target.row.currency,
+        )
+
+    async def answer(self) -> LLMResponse:
+        """Send until there is an answer or no sense in going on.
+
+        Raises:
+            LLMError: What failed, with the receipt.
+        """
+        wait, why = 0.0, None
+        while True:
+            attempt = self.begin(wait, why)
+            limit, is_deadline = self.time_left()
+            try:
+                with TimeLimit(self.clock, limit):
+                    response = await self._send()
+            except Exception as exc:
+                wait, why = await self.failed(exc, is_deadline)
+                continue
+            if response.__class__ is not LLMResponse:
+                response = self._wrapped(response)
+            response.latency = attempt.latency = self.clock.monotonic() - self._began
+            await self.settle(response)
+            return response
+
+    def begin(self, wait: float, why: str | None) -> Attempt:
+        """Open the next attempt."""
+        route = self.target.route
+        self.attempt = attempt = Attempt(
+            provider=route.provider,
+            model=route.model,
+            key=self.key.name if self.key is not None else None,
+            wait=wait,
+            wait_reason=why,
+        )
+        self.receipt.attempts.append(attempt)
+        self._retries.sends += 1
+        self._began = self.clock.monotonic()
+        if self._lookup is None and self.target.look_up is not None:
+            # Beside the request, in a thread, and at most once per model.
+            self._lookup = asyncio.get_running_loop().run_in_executor(None, self.target.look_up)
+        return attempt
+
+    def time_left(self) -> tuple[float, bool]:
+        """Seconds that the attempt may still take, and whether it is the deadline that says so."""
+        left = self._deadline_at - self.clock.monotonic()
+        return (self._timeout, False) if self._timeout < left else (left, True)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one attempt; of a stream, for each gap."""
+        return self._timeout
+
+    @property
+    def deadline_at(self) -> float:
+        """When the deadline passes, on the clock's monotonic time."""
+        return self._deadline_at
+
+    def expired(self, *, is_deadline: bool) -> LLMError:
+        """The error for a time limit that passed."""
+        route = self.target.route
+        if is_deadline:
+            return DeadlineExceededError(
+                f"no answer from {route.provider} within the deadline of {self._deadline:g} s; give more with deadline="
+            )
+        return RequestTimeoutError(
+            f"no answer from {route.provider} within {self._timeout:g} s; give more with timeout=", provider=route.provider, model=route.model
+        )
+
+    def translated(self, exc: Exception, *, is_deadline: bool) -> Exception:
+        """The library's error for whatever was raised, naming the provider."""
+        if isinstance(exc, TimeLimitPassed):
+            return self.expired(is_deadline=is_deadline)
+        error = self._translate(exc, self.target.route.model)
+        if isinstance(error, ProviderError):
+            if error.provider is None:
+                error.provider = self.target.route.provider
+                error.args = (f"{error.provider}: {error.args[0]}" if error.args else error.provider,)
+            if error.model is None:
+                error.model = self.target.route.model
+        return error
+
+    async def failed(self, exc: Exception, is_deadline: bool) -> tuple[float, str]:
+        """Write the failure down; wait if it may pass, else raise.
+
+        Returns:
+            What the next attempt waited, and why.
+        """
+        error = self.translated(exc, is_deadline=is_deadline)
+        decision = self._retries.decide(error, self._deadline_at - self.clock.monotonic())
+        self.write_failure(error, decision.why)
+        if decision.wait is None:
+            if isinstance(error, RateLimitError) and self._retries.sends:
+                error.args = (f"{error.args[0]} ({decision.why})",)
+            raise error from (exc.__cause__ if error is exc else exc)
+        await self.clock.sleep(decision.wait)
+        return decision.wait, decision.why
+
+    def write_failure(self, error: Exception, then: str) -> None:
+        """Close the attempt with an error, and give the error the receipt."""
+        attempt = self.attempt
+        if attempt is not None:
+            attempt.latency = self.clock.monotonic() - self._began
+            attempt.status = getattr(error, "status", None)
+            attempt.request_id = getattr(error, "request_id", None)
+            attempt.error = f"{type(error).__name__}: {error}"
+            attempt.then = then
+            logger.debug("%s %s: %s; %s", attempt.provider, attempt.model, attempt.error, then)
+        if isinstance(error, LLMError):
+            error.receipt = self.receipt
+
+    async def settle(self, response: LLMResponse) -> None:
+        """Give the answer its names, its cost and its receipt."""
+        attempt = self.attempt
+        target = self.target
+        receipt = self.receipt
+        wire = response.wire
+        assert attempt is not None
+        attempt.model_served = response.model_name
+        response.model_name = target.name
+        response.provider = receipt.provider
+        response.receipt = receipt
+        if wire is not None:
+            attempt.status = wire.status
+            attempt.request_id = wire.request_id
+        if self._lookup is not None:
+            model = await self._lookup
+            target.look_up = None
+            target.prices = PriceList(model) if model is not None else None
+        cost, state = self.cost_of(response.usage, wire)
+        response.cost = attempt.cost = receipt.cost = cost
+        receipt.cost_state = state
+
+    def cost_of(self, usage: Usage, wire: WireAnswer | None) -> tuple[Decimal | None, CostState]:
+        """What the attempt cost, and how that is known. What the provider itself billed wins."""
+        if usage.cost is not None:
+            return usage.cost, "billed"
+        prices = self.target.prices
+        if prices is None or self.target.row.skip_cost_calculation or (wire is not None and wire.service_tier not in STANDARD_TIERS):
+            return None, "unknown"
+        return prices.cost(usage)
+
+    def _send(self) -> Awaitable[Any]:
+        route = self.target.route
+        if route.generator is None:
+            return self.provider.generate(self.messages, route.model, **self.options)
+        if isinstance(route.generator, str):
+            return getattr(self.provider, route.generator)(self.messages, route.model, **self.options)  # type: ignore[no-any-return]
+        return route.generator(self.provider, self.messages, route.model, **self.options)  # type: ignore[no-any-return]
+
+    def open_stream(self) -> AsyncIterator[str | StreamEvent]:
+        """The provider's pieces."""
+        return self.provider.stream(self.messages, self.target.route.model, **self.options)
+
+    async def whole_as_stream(self) -> AsyncIterator[str | StreamEvent | LLMResponse]:
+        """For what cannot stream: its answer in one piece."""
+        response = self._wrapped(await self._send())
+        if response.content:
+            yield response.content
+        yield response
+
+    def _wrapped(self, response: Any) -> LLMResponse:
+        if isinstance(response, LLMResponse):
+            return response
+        if isinstance(response, str):
+            return LLMResponse(response, self.target.route.model)
+        raise TypeError(f"{type(self.provider).__name__} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")

@@ -1,0 +1,35 @@
+"""API keys, and how they are spoken of."""
+
+from __future__ import annotations
+
+import attrs
+
+from llm_master.errors import ConfigurationError
+
+
+@attrs.frozen
+class Key:
+    """One API key.
+
+    Attributes:
+        secret: The key itself. It is shown nowhere.
+        name: Where it came from and its last four characters: how it is called in receipts, logs and errors.
+    """
+
+    secret: str = attrs.field(repr=False)
+    name: str
+
+    @classmethod
+    def checked(cls, secret: str, source: str) -> Key:
+        """Make a key of what stands in ``source``, a variable or an argument.
+
+        Raises:
+            ConfigurationError: It holds a character that no HTTP header may hold.
+        """
+        secret = secret.strip()
+        for position, character in enumerate(secret):
+            if not character.isascii() or not character.isprintable() or character == " ":
+                kind = "a space" if character == " " else "a line break" if character in "\r\n" else "no printable ASCII character"
+                raise ConfigurationError(f"the key in {source} has {kind} at position {position + 1}: paste it again")
+        # Of a short key, four characters would be too much of it.
+        return cls(secret, f"{source} …{secret[-4:]}" if len(secret) >= 8 else source)

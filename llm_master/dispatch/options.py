@@ -1,0 +1,66 @@
+"""The options of a call: which names are known, and under which names they go out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from llm_master.errors import InvalidRequestError
+
+KNOWN_OPTIONS = frozenset(
+    # OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat/create
+    "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens metadata modalities "
+    "moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_retention reasoning_effort response_format "
+    "safety_identifier seed service_tier stop store stream stream_options temperature tool_choice tools top_logprobs top_p user "
+    "verbosity web_search_options "
+    # What others added to it, here so that they are not taken for misspellings.
+    "best_of cache_prompt chat_template_kwargs clear_thinking documents dynatemp_range echo enable_thinking grammar guided_choice "
+    "guided_grammar guided_json guided_regex id_slot ignore_eos include_reasoning json_schema keep_alive length_penalty min_p "
+    "min_tokens mirostat mirostat_eta mirostat_tau models n_predict n_probs num_ctx num_predict plugins preset prompt_mode provider "
+    "random_seed reasoning reasoning_format repeat_last_n repeat_penalty repetition_penalty route safe_prompt search_mode "
+    "search_parameters search_settings stop_token_ids structured_outputs tfs_z thinking think tool_stream top_a top_k top_n_sigma transforms "
+    "typical_p use_beam_search usage xtc_probability xtc_threshold size quality style background voice format".split()
+)
+
+_NEAR = 0.86
+"""How alike two names must be to be one misspelt (difflib's ratio): ``temprature`` is 0.95, ``top_n`` for ``top_p`` 0.8."""
+
+_accepted: set[str] = set(KNOWN_OPTIONS)
+
+
+def check_names(options: Mapping[str, Any]) -> None:
+    """Refuse a name that is nearly a known one; any other goes to the provider as it is.
+
+    Raises:
+        InvalidRequestError: A near miss, with the name that was probably meant.
+    """
+    if options.keys() <= _accepted:
+        return
+    for name in options.keys() - _accepted:
+        near = difflib.get_close_matches(name, KNOWN_OPTIONS, 1, _NEAR)
+        if near:
+            raise InvalidRequestError(
+                f"there is no option {name!r}: did you mean {near[0]!r}? If the provider really knows {name!r}, "
+                f'give it as extra_body={{"{name}": ...}}'
+            )
+        _accepted.add(name)
+
+
+def rename(options: dict[str, Any], renames: Mapping[str, str | None], provider: str) -> dict[str, str]:
+    """Put options under the names that this provider or model knows; return what was renamed.
+
+    Raises:
+        InvalidRequestError: The API refuses an option, or it was given under both names.
+    """
+    renamed = {}
+    for ours, theirs in renames.items():
+        if ours not in options:
+            continue
+        if theirs is None:
+            raise InvalidRequestError(f"{provider} does not take {ours!r}: leave it out", provider=provider)
+        if theirs in options:
+            raise InvalidRequestError(f"{ours!r} and {theirs!r} are one option for {provider}: give one of them", provider=provider)
+        options[theirs] = options.pop(ours)
+        renamed[ours] = theirs
+    return renamed

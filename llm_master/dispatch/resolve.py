@@ -1,0 +1,157 @@
+"""Which provider a model's name means. Resolving makes no HTTP call."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from llm_master.errors import ConfigurationError, MissingApiKeyError, UnknownModelError
+from llm_master.rows import ProviderConfig
+
+
+@attrs.frozen
+class Route:
+    """Where a name leads.
+
+    Attributes:
+        provider: Name of the row.
+        model: The wire id.
+        options: Options that the row declares for this model; the call's win.
+        generator: The row's ``generate_map`` entry for it, or ``None``.
+        why: Which rule decided.
+    """
+
+    provider: str
+    model: str
+    options: Mapping[str, Any]
+    generator: Callable[..., Any] | str | None
+    why: str
+
+
+class Resolver:
+    """Finds the row for a name, over the rows of one engine.
+
+    Args:
+        rows: The rows, by canonical name.
+        usable: Whether a provider could be asked: its key is there, or it needs none.
+        registered: The provider that a model is registered with; ``None`` if it is not registered or names none.
+        registered_names: All registered names, to offer the nearest.
+        preferred: The provider that gets what no rule decides.
+        explain_missing: Says what to set for a provider that is not usable.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, ProviderConfig],
+        *,
+        usable: Callable[[str], bool],
+        registered: Callable[[str], str | None],
+        registered_names: Callable[[], Iterable[str]],
+        preferred: str | None,
+        explain_missing: Callable[[str], str],
+    ) -> None:
+        self._rows = rows
+        self._usable = usable
+        self._registered = registered
+        self._registered_names = registered_names
+        self._explain_missing = explain_missing
+        self._preferred = self._provider_named(preferred) if preferred else None
+        if preferred and self._preferred is None:
+            near = difflib.get_close_matches(preferred, rows, 1)
+            raise ConfigurationError(
+                f"preferred_provider is {preferred!r}, which is no provider" + (f": did you mean {near[0]!r}?" if near else "")
+            )
+        self._prefixes = sorted(
+            ((prefix.lower(), name) for name, row in rows.items() for prefix in row.prefixes),
+            key=lambda item: -len(item[0]),
+        )
+
+    def resolve(self, name: str) -> Route:
+        """Find the provider and the wire id for ``name``.
+
+        Raises:
+            UnknownModelError: No rule fits; offers the nearest names.
+            MissingApiKeyError: The provider found needs a key that is not set, and no preferred provider is usable.
+            ConfigurationError: The provider found has no address, or no default model.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise UnknownModelError(f'model_name is {name!r}: give a model\'s name, as "gpt-4.1" or "groq/openai/gpt-oss-20b"')
+        route = self._find(name)
+        if route is None:
+            raise self._unknown(name)
+        if self._usable(route.provider):
+            return route
+        if self._preferred is not None and self._preferred != route.provider and self._usable(self._preferred):
+            # The whole name: a preferred provider is a gateway or a local server, which knows models by such names.
+            why = f"{route.provider} ({route.why}) has no key, so the preferred provider gets the whole name"
+            return self._within(self._preferred, name, why)
+        row = self._rows[route.provider]
+        raise (MissingApiKeyError if row.requires_key and row.base_url else ConfigurationError)(self._explain_missing(route.provider))
+
+    def _find(self, name: str) -> Route | None:
+        return self._exact(name) or self._qualified(name) or self._prefixed(name) or self._provider_alone(name) or self._preferred_for(name)
+
+    def _exact(self, name: str) -> Route | None:
+        provider = self._registered(name)
+        if provider is not None and (owner := self._provider_named(provider)) is not None:
+            head, _, rest = name.partition("/")
+            return self._within(owner, rest if rest and self._provider_named(head) == owner else name, "registered in ModelRegistry")
+        owners = [owner for owner, row in self._rows.items() if name in row.generate_map or name in row.models]
+        if not owners:
+            return None
+        owner = next((owner for owner in owners if self._usable(owner)), owners[0])
+        return self._within(owner, name, "declared by the provider's row")
+
+    def _qualified(self, name: str) -> Route | None:
+        position = min((at for at in (name.find("/"), name.find(":")) if at > 0), default=-1)
+        if position < 0:
+            return None
+        provider = self._provider_named(name[:position])
+        rest = name[position + 1 :]
+        return self._within(provider, rest, "named before the model") if provider is not None and rest else None
+
+    def _prefixed(self, name: str) -> Route | None:
+        lowered = name.lower()
+        for prefix, provider in self._prefixes:
+            if lowered.startswith(prefix):
+                return self._within(provider, name, f"prefix {prefix!r}")
+        return None
+
+    def _provider_alone(self, name: str) -> Route | None:
+        provider = self._provider_named(name)
+        if provider is None:
+            return None
+        row = self._rows[provider]
+        if row.default_model is None:
+            raise ConfigurationError(f"provider {row.name!r} has no default_model: name a model, as {row.name}/MODEL")
+        return Route(provider, row.default_model, {}, None, "the provider's default model")
+
+    def _preferred_for(self, name: str) -> Route | None:
+        return self._within(self._preferred, name, "the preferred provider") if self._preferred is not None else None
+
+    def _within(self, provider: str, model: str, why: str) -> Route:
+        row = self._rows[provider]
+        declared = row.models.get(model, {})
+        generator = row.generate_map.get(model)
+        return Route(provider, declared.get("id", model), declared.get("options", {}), generator, why)
+
+    def _provider_named(self, name: str) -> str | None:
+        wanted = name.lower().replace("-", "_")
+        return wanted if wanted in self._rows else None
+
+    def _unknown(self, name: str) -> UnknownModelError:
+        names = set(self._registered_names())
+        for owner, row in self._rows.items():
+            names |= {owner, *row.models, *row.generate_map}
+        # A bare name is most often meant; what is offered is what can be typed.
+        by_tail = {known.partition("/")[2] or known: known for known in sorted(names)}
+        near = difflib.get_close_matches(name, [*by_tail, *names], 4, 0.5)
+        offered = list(dict.fromkeys(by_tail.get(match, match) for match in near))[:3]
+        hint = f" Did you mean {' or '.join(map(repr, offered))}?" if offered else ""
+        return UnknownModelError(
+            f"no provider serves a model named {name!r}.{hint} A provider's model is named PROVIDER/MODEL, "
+            f"and the providers are {', '.join(self._rows)}"
+        )

@@ -1,0 +1,145 @@
+"""What an answer cost. Money is ``Decimal``; what is not known is ``None``, never 0."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from llm_master.rows import ModelConfig, PriceTier
+from llm_master.types import CostState, Usage
+
+_MILLION = Decimal(1_000_000)
+STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard", "on_demand"})
+"""Service tiers at which the list price holds, as answers name them."""
+
+
+class PriceList:
+    """The prices of one model, per token, worked out once."""
+
+    __slots__ = ("_cached", "_input", "_output", "_per_request", "_tiers", "_uncertain_from", "_write")
+
+    def __init__(self, row: ModelConfig) -> None:
+        self._input = _per_token(row.input_price_per_million)
+        self._output = _per_token(row.output_price_per_million)
+        self._cached = _per_token(row.cached_input_price_per_million)
+        self._write = _per_token(row.cache_write_price_per_million)
+        self._per_request = row.price_per_request
+        self._tiers = [
+            (tier.above_input_tokens, PriceList(_with_tier(row, tier)))
+            for tier in sorted(row.price_tiers, key=lambda tier: -tier.above_input_tokens)
+        ]
+        self._uncertain_from: date | None = None
+        if row.prices_vary:
+            self._uncertain_from = date.min
+        elif row.prices_hold_until:
+            self._uncertain_from = date.fromisoformat(row.prices_hold_until)
+
+    def cost(self, usage: Usage) -> tuple[Decimal | None, CostState]:
+        """What ``usage`` costs, and how that is known."""
+        tokens_in = usage.input_tokens
+        if tokens_in is None or self._input is None:
+            return None, "unknown"
+        for above, prices in self._tiers:
+            if tokens_in > above:
+                cost, state = prices.cost(usage)
+                return cost, self._state(state)
+        tokens_out = usage.output_tokens
+        if tokens_out is None or (self._output is None and tokens_out):
+            return None, "unknown"
+        state: CostState = "exact"
+        cached = usage.cached_tokens
+        if cached and self._cached is None or cached is None and self._cached is not None:
+            # No price for what was cached, or no count of it: the full price is an upper bound.
+            cached, state = 0, "estimated"
+        written = usage.cache_write_tokens or 0
+        if written and self._write is None:
+            written = 0
+        if (cached or 0) + written > tokens_in:
+            # Counts that contradict our convention would make a negative price; better none.
+            return None, "unknown"
+        cost = (tokens_in - (cached or 0) - written) * self._input
+        if cached and self._cached is not None:
+            cost += cached * self._cached
+        if written and self._write is not None:
+            cost += written * self._write
+        if tokens_out and self._output is not None:
+            cost += tokens_out * self._output
+        if self._per_request is not None:
+            cost += self._per_request
+        return cost, self._state(state)
+
+    def _state(self, state: CostState) -> CostState:
+        if self._uncertain_from is not None and datetime.now(UTC).date() >= self._uncertain_from:
+            return "estimated"
+        return state
+
+
+def _per_token(per_million: Decimal | None) -> Decimal | None:
+    return None if per_million is None else per_million / _MILLION
+
+
+def _with_tier(row: ModelConfig, tier: PriceTier) -> ModelConfig:
+    fields = ("input_price_per_million", "output_price_per_million", "cached_input_price_per_million", "cache_write_price_per_million")
+    return ModelConfig(
+        **{name: getattr(row, name) if (price := getattr(tier, name)) is None else price for name in fields},
+        price_per_request=row.price_per_request,
+    )
+
+
+_looked_up: dict[tuple[str, str], ModelConfig | None] = {}
+_lookup_lock = threading.Lock()
+
+
+def may_look_up(base_url: str | None) -> bool:
+    """Whether a provider at this address can be in a public price list: a server of one's own is not.
+
+    The list takes 0.4 s of CPU and 30 MB to load, so it is not loaded to learn that.
+    """
+    return base_url is not None and base_url.startswith("https://")
+
+
+def look_up(base_url: str, model: str) -> ModelConfig | None:
+    """The prices of a model nobody registered, from the genai-prices package, or ``None``.
+
+    Blocks while the list is loaded: call it off the event loop. Each model is looked up once per process.
+    """
+    key = (base_url, model)
+    with _lookup_lock:
+        if key not in _looked_up:
+            _looked_up[key] = _look_up(base_url, model)
+        return _looked_up[key]
+
+
+def _look_up(base_url: str, model: str) -> ModelConfig | None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    now = datetime.now(UTC)
+    try:
+        provider, info = get_snapshot().find_provider_model(model, None, None, base_url)
+    except LookupError:
+        return None
+    prices = info.get_prices(now)
+    names = {
+        "input_price_per_million": "input_mtok",
+        "output_price_per_million": "output_mtok",
+        "cached_input_price_per_million": "cache_read_mtok",
+        "cache_write_price_per_million": "cache_write_mtok",
+    }
+    base: dict[str, Decimal] = {}
+    tiers: dict[int, dict[str, Decimal]] = {}
+    for ours, theirs in names.items():
+        price: Any = getattr(prices, theirs, None)
+        if price is None:
+            continue
+        base[ours] = getattr(price, "base", price)
+        for tier in getattr(price, "tiers", ()):
+            tiers.setdefault(tier.start, {})[ours] = tier.price
+    return ModelConfig(
+        **base,
+        price_tiers=tuple(PriceTier(above_input_tokens=start, **fields) for start, fields in sorted(tiers.items())),
+        context_window=info.context_window,
+        source=(provider.pricing_urls or [None])[0],
+        note="from the genai-prices package",
+    )

@@ -1,0 +1,427 @@
+"""``PROVIDER_CONFIGS``, the table of providers; ``LLMConfig``; and the rows as one engine uses them.
+
+To add a provider, add one entry to ``_ROWS``, or at run time::
+
+    PROVIDER_CONFIGS["acme"] = ProviderConfig(base_url="https://api.acme.ai/v1", prefixes=("acme-",))
+
+A row states only what differs from the defaults of :class:`~llm_master.rows.ProviderConfig`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import attrs
+
+from llm_master.clock import SYSTEM_CLOCK, Clock
+from llm_master.dispatch.keys import Key
+from llm_master.errors import ConfigurationError
+from llm_master.providers.base import BaseLLMProvider, load
+from llm_master.providers.unified import UnifiedProvider
+from llm_master.rows import ProviderConfig
+from llm_master.settings.environment import Environment, current_environment
+
+
+def canonical(name: str) -> str:
+    """A provider's name as it is compared: case does not matter, nor do ``-`` and ``_``."""
+    return name.lower().replace("-", "_")
+
+
+class ProviderTable(MutableMapping[str, ProviderConfig]):
+    """Rows by name. Whatever is put in is checked whole, and nothing wrong gets in.
+
+    A row may be given as a plain dict. Names are found in any case, with ``-`` or ``_``.
+    """
+
+    def __init__(self, rows: Mapping[str, ProviderConfig] | None = None) -> None:
+        self._rows: dict[str, ProviderConfig] = {}
+        self.version = 0
+        """Changes with every change of the table."""
+        for name, row in (rows or {}).items():
+            self[name] = row
+
+    def __getitem__(self, name: str) -> ProviderConfig:
+        return self._rows[canonical(name)]
+
+    def __setitem__(self, name: str, row: ProviderConfig | Mapping[str, Any]) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigurationError(f"a provider's name is a non-empty string, not {name!r}")
+        if isinstance(row, ProviderConfig):
+            row = attrs.evolve(row, name=name, provider_class=row.provider_class or UnifiedProvider)
+        elif isinstance(row, Mapping):
+            row = ProviderConfig.from_mapping(name, {"provider_class": UnifiedProvider, **row})
+        else:
+            raise ConfigurationError(f"provider row {name!r}: give a ProviderConfig or a dict of its fields, not a {type(row).__name__}")
+        cls = row.provider_class
+        if isinstance(cls, type) and not callable(getattr(cls, "generate", None)):
+            raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} has no generate(); make it a BaseLLMProvider")
+        self._rows[canonical(name)] = row
+        self.version += 1
+
+    def __delitem__(self, name: str) -> None:
+        del self._rows[canonical(name)]
+        self.version += 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([row.name for row in self._rows.values()])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and canonical(name) in self._rows
+
+    def __repr__(self) -> str:
+        return f"<PROVIDER_CONFIGS: {', '.join(self)}>"
+
+
+_ROWS = {
+    "openai": ProviderConfig(
+        display_name="OpenAI",
+        base_url="https://api.openai.com/v1",
+        # gpt-oss is not among them: others serve it.
+        prefixes=("gpt-3", "gpt-4", "gpt-5", "gpt-6", "gpt-audio", "gpt-chat", "chatgpt-", "o1", "o3", "o4", "ft:gpt-", "text-embedding-"),
+        default_model="gpt-6-luna",
+        supports_caching=True,
+    ),
+    "azure": ProviderConfig(
+        # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
+        display_name="Azure OpenAI",
+        api_key_env=("AZURE_OPENAI_API_KEY",),
+        supports_caching=True,
+    ),
+    "openrouter": ProviderConfig(
+        display_name="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        default_model="openai/gpt-6-luna",
+        supports_caching=True,
+    ),
+    "groq": ProviderConfig(
+        display_name="Groq",
+        base_url="https://api.groq.com/openai/v1",
+        default_model="openai/gpt-oss-20b",
+    ),
+    "mistral": ProviderConfig(
+        display_name="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        prefixes=("mistral-", "ministral-", "codestral-", "devstral-", "magistral-", "pixtral-", "voxtral-", "open-mistral-", "open-mixtral-"),
+        default_model="mistral-small-latest",
+        # It refuses fields that it does not know; a stream ends with its usage unasked.
+        renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
+    ),
+    "deepseek": ProviderConfig(
+        display_name="DeepSeek",
+        base_url="https://api.deepseek.com",
+        prefixes=("deepseek-",),
+        default_model="deepseek-flash",
+        supports_caching=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "together": ProviderConfig(
+        display_name="Together AI",
+        base_url="https://api.together.xyz/v1",
+        api_key_env=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "fireworks": ProviderConfig(
+        display_name="Fireworks AI",
+        base_url="https://api.fireworks.ai/inference/v1",
+        api_key_env=("FIREWORKS_AI_API_KEY",),
+        prefixes=("accounts/fireworks/",),
+        default_model="accounts/fireworks/models/gpt-oss-120b",
+    ),
+    "perplexity": ProviderConfig(
+        display_name="Perplexity",
+        base_url="https://api.perplexity.ai",
+        api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
+        prefixes=("sonar", "pplx-"),
+        default_model="sonar",
+    ),
+    "cerebras": ProviderConfig(
+        display_name="Cerebras",
+        base_url="https://api.cerebras.ai/v1",
+        default_model="gpt-oss-120b",
+    ),
+    "xai": ProviderConfig(
+        display_name="xAI",
+        base_url="https://api.x.ai/v1",
+        api_key_env=("GROK_API_KEY",),
+        prefixes=("grok-",),
+        default_model="grok-4.3",
+        supports_caching=True,
+    ),
+    "moonshot": ProviderConfig(
+        display_name="Moonshot AI",
+        base_url="https://api.moonshot.ai/v1",
+        api_key_env=("KIMI_API_KEY",),
+        prefixes=("kimi-", "moonshot-"),
+        default_model="kimi-k2.6",
+        supports_caching=True,
+    ),
+    "zai": ProviderConfig(
+        display_name="Z.ai",
+        base_url="https://api.z.ai/api/paas/v4",
+        api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
+        prefixes=("glm-",),
+        default_model="glm-5.3-flash",
+        supports_caching=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "nvidia": ProviderConfig(
+        display_name="NVIDIA NIM",
+        base_url="https://integrate.api.nvidia.com/v1",
+        api_key_env=("NVIDIA_NIM_API_KEY", "NGC_API_KEY"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "huggingface": ProviderConfig(
+        display_name="Hugging Face",
+        base_url="https://router.huggingface.co/v1",
+        api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "cohere": ProviderConfig(
+        display_name="Cohere",
+        base_url="https://api.cohere.ai/compatibility/v1",
+        api_key_env=("CO_API_KEY",),
+        prefixes=("command-", "c4ai-"),
+        default_model="command-a-03-2025",
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "gemini": ProviderConfig(
+        display_name="Google Gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        api_key_env=("GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
+        prefixes=("gemini-",),
+        default_model="gemini-3.5-flash-lite",
+        supports_caching=True,
+    ),
+    "chutes": ProviderConfig(
+        display_name="Chutes",
+        base_url="https://llm.chutes.ai/v1",
+        api_key_env=("CHUTES_API_TOKEN",),
+        default_model="Qwen/Qwen3-32B-TEE",
+    ),
+    "ollama": ProviderConfig(
+        display_name="Ollama",
+        base_url="http://localhost:11434/v1",
+        requires_key=False,
+        skip_cost_calculation=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "vllm": ProviderConfig(
+        display_name="vLLM",
+        base_url="http://localhost:8000/v1",
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+    "llamacpp": ProviderConfig(
+        display_name="llama.cpp",
+        base_url="http://localhost:8080/v1",
+        api_key_env=("LLAMA_API_KEY",),
+        requires_key=False,
+        default_model="default",
+        skip_cost_calculation=True,
+    ),
+    "lmstudio": ProviderConfig(
+        display_name="LM Studio",
+        base_url="http://localhost:1234/v1",
+        api_key_env=("LM_API_TOKEN",),
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+    "mock": ProviderConfig(
+        display_name="Mock (embedded, no model)",
+        provider_class="llm_master.providers.mock:MockProvider",
+        prefixes=("mock-",),
+        default_model="echo",
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+}
+
+PROVIDER_CONFIGS = ProviderTable(_ROWS)
+"""Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it."""
+
+UnifiedProvider.PROVIDER_CONFIGS = PROVIDER_CONFIGS
+
+
+@attrs.frozen
+class _Options:
+    """What ``LLMConfig`` holds beside keys and addresses."""
+
+    preferred_provider: str | None = None
+    default_model: str | None = None
+    max_attempts: int = 10
+    clock: Clock = SYSTEM_CLOCK
+
+
+class LLMConfig:
+    """Settings: keys and addresses of providers, and how queries are made.
+
+    Attributes are read from what was given here, else from the environment (and ``.env``), else from the table.
+    For each row of ``PROVIDER_CONFIGS`` there are ``<name>_api_key`` and ``<name>_api_base``.
+
+    Args:
+        environment: Variables to read instead of the process environment and ``.env``; ``{}`` for none.
+        **fields: ``<name>_api_key``, ``<name>_api_base``, ``preferred_provider``, ``default_model``, ``max_attempts``
+            (sends of one query over everything), ``clock``.
+
+    Raises:
+        TypeError: A field that there is not.
+        ConfigurationError: A value that cannot be one.
+    """
+
+    def __init__(self, *, environment: Mapping[str, str] | None = None, **fields: Any) -> None:
+        known = self.field_names()
+        for name in fields:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "a provider must stand in PROVIDER_CONFIGS before its key is given"
+                raise TypeError(f"LLMConfig has no field {name!r}: {hint}")
+        attempts = fields.get("max_attempts", 1)
+        if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+            raise ConfigurationError(f"max_attempts is {attempts!r}: give a whole number of at least 1")
+        self._fields = fields
+        self._environment = None if environment is None else environment if isinstance(environment, Environment) else Environment(environment)
+
+    @classmethod
+    def from_env(cls) -> LLMConfig:
+        """The settings of the process environment and the ``.env`` of the working folder, as they are now."""
+        return cls(environment=current_environment())
+
+    @staticmethod
+    def field_names() -> list[str]:
+        """All fields, with those of the rows that the table holds now."""
+        names = [field.name for field in attrs.fields(_Options)]
+        for row in PROVIDER_CONFIGS.values():
+            names += [_key_attr(row), f"{canonical(row.name)}_api_base"]
+        return names
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._fields:
+            return self._fields[name]
+        environment = self.environment
+        for row in PROVIDER_CONFIGS.values():
+            if name == _key_attr(row):
+                keys = _keys(row, self._fields, environment)
+                return keys[0].secret if keys else None
+            if name == f"{canonical(row.name)}_api_base":
+                return _base_url(row, self._fields, environment)
+        if name in ("preferred_provider", "default_model"):
+            found = environment.find(name.upper())
+            return found[1] if found else None
+        for field in attrs.fields(_Options):
+            if field.name == name:
+                return field.default
+        raise AttributeError(f"LLMConfig has no field {name!r}")
+
+    def __repr__(self) -> str:
+        # Neither keys nor addresses, which may hold one.
+        return f"<LLMConfig: {', '.join(sorted(self._fields)) or 'nothing set here'}>"
+
+    @property
+    def environment(self) -> Environment:
+        """The variables that these settings read."""
+        return self._environment if self._environment is not None else current_environment()
+
+    def replace(self, fields: Mapping[str, Any]) -> LLMConfig:
+        """The same settings with some replaced."""
+        return LLMConfig(environment=self._environment, **{**self._fields, **fields})
+
+    def fingerprint(self) -> tuple[Any, ...]:
+        """Equal for settings that were given equal fields; the environment is compared apart."""
+        return tuple(sorted(((name, value) for name, value in self._fields.items()), key=lambda item: item[0]))
+
+    def validate(self) -> dict[str, bool]:
+        """Whether each provider could be asked: it has its key, or needs none, and has an address."""
+        snapshot = effective(self)
+        return {name: snapshot.usable(name) for name in snapshot.rows}
+
+
+@attrs.frozen
+class Snapshot:
+    """What one engine uses: the rows with all settings applied, their keys, and the options."""
+
+    rows: dict[str, ProviderConfig]
+    keys: dict[str, tuple[Key, ...]]
+    options: _Options
+
+    def usable(self, name: str) -> bool:
+        """Whether a provider could be asked."""
+        row = self.rows[name]
+        if row.requires_key and not self.keys[name]:
+            return False
+        return row.base_url is not None or not _speaks_http(row)
+
+
+def effective(config: LLMConfig) -> Snapshot:
+    """The rows one engine uses: arguments over environment over files over the table. The table itself is not touched.
+
+    Raises:
+        ConfigurationError: A key or an address that cannot be one, naming the variable.
+    """
+    environment = config.environment
+    rows = {}
+    keys = {}
+    for row in PROVIDER_CONFIGS.values():
+        name = canonical(row.name)
+        base_url = _base_url(row, config._fields, environment)
+        rows[name] = row if base_url == row.base_url else attrs.evolve(row, base_url=base_url)
+        keys[name] = _keys(row, config._fields, environment)
+    options = _Options(**{field.name: getattr(config, field.name) for field in attrs.fields(_Options)})
+    return Snapshot(rows, keys, options)
+
+
+def _key_attr(row: ProviderConfig) -> str:
+    return row.api_key_attr or f"{canonical(row.name)}_api_key"
+
+
+def key_variables(row: ProviderConfig) -> tuple[str, ...]:
+    """The variables in which a provider's key is looked for, in order."""
+    return tuple(dict.fromkeys((f"{canonical(row.name).upper()}_API_KEY", *row.api_key_env)))
+
+
+def base_variable(row: ProviderConfig) -> str:
+    """The variable that replaces a provider's address."""
+    return f"{canonical(row.name).upper()}_API_BASE"
+
+
+def _keys(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:
+    attr = _key_attr(row)
+    given = fields.get(attr)
+    if given is not None:
+        if not isinstance(given, str):
+            raise ConfigurationError(f"{attr} is a {type(given).__name__}: give the key as a string")
+        return (Key.checked(given, attr),) if given.strip() else ()
+    for variable in key_variables(row):
+        if found := environment.find(variable):
+            return (Key.checked(found[1], found[0]),)
+    return (Key.checked(row.api_key, f"{row.name} row"),) if row.api_key and row.api_key.strip() else ()
+
+
+def _base_url(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> str | None:
+    attr = f"{canonical(row.name)}_api_base"
+    source, value = attr, fields.get(attr)
+    if value is None and (found := environment.find(base_variable(row))):
+        source, value = found
+    if value is None:
+        return row.base_url
+    value = value.strip()
+    if not value.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{source} is {value!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1")
+    return value.rstrip("/").removesuffix("/chat/completions")
+
+
+def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:
+    """The row's class, loaded if the row names it."""
+    cls: type[BaseLLMProvider] = load(row.provider_class or UnifiedProvider, f"provider_class of provider {row.name!r}")
+    return cls
+
+
+def _speaks_http(row: ProviderConfig) -> bool:
+    cls = provider_class(row)
+    return isinstance(cls, type) and issubclass(cls, UnifiedProvider)

@@ -1,0 +1,13 @@
+"""One file per wire format, and the contract that they fulfil.
+
+``UnifiedProvider`` speaks OpenAI's chat completions; the others speak their own. ``TimeoutError`` is
+``RequestTimeoutError`` under the name that provider code knows it by.
+"""
+
+from __future__ import annotations
+
+from llm_master.errors import RequestTimeoutError as TimeoutError
+from llm_master.providers.base import BaseLLMProvider, extract_prompt
+from llm_master.providers.unified import OpenAICompatibleProvider, UnifiedProvider
+
+__all__ = ["BaseLLMProvider", "OpenAICompatibleProvider", "TimeoutError", "UnifiedProvider", "extract_prompt"]

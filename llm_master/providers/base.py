@@ -1,0 +1,130 @@
+"""The contract of a provider: what the engine asks of it, and what it gets for it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from llm_master.errors import ConfigurationError
+from llm_master.rows import ProviderConfig
+from llm_master.types import LLMResponse, Message, StreamEvent
+
+
+class BaseLLMProvider(ABC):
+    """One provider with one key.
+
+    The engine makes one object per row and key and keeps it, and many calls run through it at once: nothing of a call
+    may be stored on it.
+
+    A subclass must define :meth:`generate`; it may define ``stream``, ``list_models`` and :meth:`health_check`.
+    It says what failed by raising an error of ``llm_master.errors``; whether to wait, to repeat or to give up is
+    decided by the engine. Errors of the openai SDK need not be translated: the engine does it.
+
+    Attributes:
+        config: The row, with ``api_key`` bound to the key in use and ``base_url`` as the settings have it.
+        api_key: That key, or ``None`` where the row requires none.
+        logger: ``llm_master.providers.<name>``.
+    """
+
+    def __init__(self, config: ProviderConfig | None = None) -> None:
+        self.config = config if config is not None else ProviderConfig()
+        self.api_key = self.config.api_key
+        self.logger = logging.getLogger(f"llm_master.providers.{self.config.name or type(self).__name__}")
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._sync_client: Any = None
+
+    @abstractmethod
+    async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
+        """Answer ``messages``.
+
+        Args:
+            messages: The conversation, as in OpenAI's chat completions.
+            model: The wire id.
+            **options: What the call gave beside, by OpenAI's names.
+
+        Raises:
+            ProviderError: What failed.
+        """
+
+    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+        """Answer ``messages`` in pieces: ``str`` for text, the other deltas as events, a ``StreamEnd`` last.
+
+        A provider that cannot stream leaves this undefined; its answer then comes as one piece.
+        """
+        raise NotImplementedError
+
+    async def health_check(self) -> bool:
+        """Whether the provider can be asked. A provider that cannot tell without a paid call says yes."""
+        return True
+
+    @property
+    def client(self) -> Any:
+        """The row's ``client_class`` with this key, for generators and for what has no fast path.
+
+        Built on first use, once per event loop (a synchronous one once), with ``max_retries=0``, since the engine
+        repeats, and with an explicit ``base_url``, so that no variable of the SDK's own can redirect it.
+        """
+        if self._sync_client is not None:
+            return self._sync_client
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._build_client()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._build_client()
+            if not hasattr(client, "__aenter__"):
+                self._sync_client = client
+        return client
+
+    def _build_client(self) -> Any:
+        config = self.config
+        cls = load(config.client_class, f"client_class of provider {config.name!r}")
+        # The SDK refuses None as a key also where a server wants none.
+        return cls(
+            api_key=self.api_key or "none",
+            base_url=config.base_url,
+            default_headers=dict(config.headers),
+            default_query=dict(config.query),
+            timeout=config.timeout,
+            max_retries=0,
+        )
+
+
+def can_stream(provider: BaseLLMProvider) -> bool:
+    """Whether the provider's class defines ``stream``."""
+    return type(provider).stream is not BaseLLMProvider.stream
+
+
+def load(what: Any, field: str) -> Any:
+    """The object behind ``"package.module:Name"``; anything but a string is returned as it is."""
+    if not isinstance(what, str):
+        return what
+    module_name, _, name = what.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigurationError(f"{field} is {what!r}, which cannot be loaded: {exc}") from exc
+
+
+def extract_prompt(messages: Sequence[Message]) -> str:
+    """The text of the last user message, for a generator that takes a prompt and no conversation.
+
+    Of content in parts, the text parts are joined by newlines.
+    """
+    for message in reversed(messages):
+        if message.get("role") != "user":
+            continue
+        content = message.get("content")
+        if isinstance(content, str):
+            return content
+        if isinstance(content, Sequence):
+            return "\n".join(
+                str(part.get("text", "")) for part in content if isinstance(part, Mapping) and part.get("type") in ("text", "input_text")
+            )
+    return ""

@@ -1,0 +1,302 @@
+"""The wire format of OpenAI's chat completions, as all who speak it write it.
+
+Source: https://platform.openai.com/docs/api-reference/chat. The types below name only what is read; whatever else a
+provider sends is passed over, and leaf values are not checked, since providers differ in exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from llm_master.errors import ProviderError, ServerError
+from llm_master.providers.failures import error_of, failure_of
+from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
+
+
+class InputDetails(msgspec.Struct):
+    """``usage.prompt_tokens_details``."""
+
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
+
+
+class OutputDetails(msgspec.Struct):
+    """``usage.completion_tokens_details``."""
+
+    reasoning_tokens: Any = None
+
+
+class WireUsage(msgspec.Struct):
+    """``usage``, with the fields that several providers put elsewhere."""
+
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
+    prompt_tokens_details: InputDetails | None = None
+    completion_tokens_details: OutputDetails | None = None
+    cost: Any = None
+    prompt_cache_hit_tokens: Any = None
+    cached_tokens: Any = None
+    num_cached_tokens: Any = None
+    reasoning_tokens: Any = None
+
+
+class WireMessage(msgspec.Struct):
+    """``choices[].message``, or ``choices[].delta`` of a stream."""
+
+    content: Any = None
+    tool_calls: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    annotations: Any = None
+    images: Any = None
+    audio: Any = None
+
+
+class Choice(msgspec.Struct):
+    """``choices[]`` of an answer."""
+
+    message: WireMessage | None = None
+    finish_reason: Any = None
+    error: Any = None
+
+
+class ChunkChoice(msgspec.Struct):
+    """``choices[]`` of a chunk."""
+
+    delta: WireMessage | None = None
+    finish_reason: Any = None
+    index: Any = 0
+    error: Any = None
+
+
+class GroqPart(msgspec.Struct):
+    """``x_groq``, where an older form of the stream has its usage."""
+
+    usage: WireUsage | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    """A whole answer."""
+
+    choices: list[Choice] | None = None
+    model: Any = None
+    usage: WireUsage | None = None
+    error: Any = None
+    service_tier: Any = None
+    citations: Any = None
+    search_results: Any = None
+
+
+class Chunk(msgspec.Struct):
+    """One event of a stream."""
+
+    choices: list[ChunkChoice] | None = None
+    model: Any = None
+    usage: WireUsage | None = None
+    error: Any = None
+    service_tier: Any = None
+    citations: Any = None
+    search_results: Any = None
+    x_groq: GroqPart | None = None
+
+
+_completion = msgspec.json.Decoder(ChatCompletion)
+_chunk = msgspec.json.Decoder(Chunk)
+
+
+def read_answer(body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
+    """Make an answer of the body of a 2xx.
+
+    Raises:
+        ProviderError: The body holds an error, cannot be read, or has no answer in it.
+    """
+    try:
+        answer = _completion.decode(body)
+    except msgspec.DecodeError as exc:
+        raise unreadable(body, exc, status, request_id, model) from exc
+    if answer.error:
+        raise _error_under_200(answer, model, request_id)
+    if not answer.choices:
+        raise _no_answer(body, status, request_id, model)
+    choice = answer.choices[0]
+    message = choice.message
+    if choice.error:
+        raise _error_under_200(choice, model, request_id)
+    if message is None:
+        raise _no_answer(body, status, request_id, model)
+    content = message.content
+    reasoning = message.reasoning_content or message.reasoning
+    if content.__class__ is not str:
+        content, thinking = split_content(content)
+        reasoning = reasoning or thinking
+        if not content and message.refusal:
+            content = str(message.refusal)
+    response = LLMResponse(
+        content,
+        answer.model if answer.model.__class__ is str else model,
+        read_usage(answer.usage),
+        finish_reason=choice.finish_reason,
+        reasoning=reasoning if reasoning.__class__ is str and reasoning else None,
+        wire=WireAnswer(status, request_id, body, answer.service_tier),
+    )
+    # What few answers have; a test of each is cheaper than a field set for all.
+    if message.tool_calls:
+        response.tool_calls = read_tool_calls(message.tool_calls)
+    if message.annotations or answer.citations or answer.search_results:
+        response.citations = read_citations(message.annotations, answer.search_results or answer.citations)
+    if message.images:
+        response.images = list(message.images)
+    if message.audio:
+        response.audio = message.audio
+    return response
+
+
+def read_chunk(data: bytes) -> Chunk:
+    """Decode one event of a stream. Raises ``msgspec.DecodeError``."""
+    return _chunk.decode(data)
+
+
+def read_usage(wire: WireUsage | None) -> Usage:
+    """Bring the providers' conventions to ours: input includes the cached tokens, output the reasoning."""
+    if wire is None:
+        return Usage()
+    details = wire.prompt_tokens_details
+    cached = details.cached_tokens if details is not None else None
+    if cached is None:
+        cached = _first(wire.prompt_cache_hit_tokens, wire.cached_tokens, wire.num_cached_tokens)
+    output_details = wire.completion_tokens_details
+    reasoning = output_details.reasoning_tokens if output_details is not None else None
+    if reasoning is None:
+        reasoning = wire.reasoning_tokens
+    output = wire.completion_tokens
+    # Some count the reasoning beside completion_tokens; only the total tells.
+    if reasoning and output is not None and wire.total_tokens == (wire.prompt_tokens or 0) + output + reasoning:
+        output += reasoning
+    return Usage(
+        input_tokens=wire.prompt_tokens,
+        output_tokens=output,
+        cached_tokens=cached,
+        cache_write_tokens=details.cache_write_tokens if details is not None else None,
+        reasoning_tokens=reasoning,
+        cost=_billed(wire.cost) if wire.cost is not None else None,
+    )
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _billed(cost: Any) -> Decimal | None:
+    """What the provider says it billed: a number, or an object with its total."""
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if isinstance(cost, (int, float)) and not isinstance(cost, bool):
+        return Decimal(str(cost))
+    return None
+
+
+def split_content(content: Any) -> tuple[str, str | None]:
+    """Text and reasoning of content that is no string: ``null``, or a list of parts."""
+    if content is None:
+        return "", None
+    if not isinstance(content, list):
+        return str(content), None
+    text: list[str] = []
+    thinking: list[str] = []
+    for part in content:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, dict):
+            if part.get("type") == "thinking":
+                inner = part.get("thinking")
+                thinking.append(inner if isinstance(inner, str) else split_content(inner)[0])
+            elif isinstance(part.get("text"), str):
+                text.append(part["text"])
+    return "".join(text), "".join(thinking) or None
+
+
+def read_tool_calls(calls: Any) -> list[ToolCall]:
+    """Tool calls of a whole answer. Arguments come as JSON text; some servers send the object itself."""
+    result = []
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            continue
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
+        result.append(ToolCall.from_text(call.get("id") or "", function.get("name") or "", arguments))
+    return result
+
+
+def read_tool_call_deltas(calls: Any) -> list[ToolCallDelta]:
+    """Pieces of tool calls in a chunk. A server that gives no index sends each call whole, in order."""
+    result = []
+    for position, call in enumerate(calls if isinstance(calls, list) else ()):
+        if not isinstance(call, dict):
+            continue
+        function = call.get("function") or {}
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = msgspec.json.encode(arguments).decode()
+        index = call.get("index")
+        result.append(
+            ToolCallDelta(index if isinstance(index, int) else position, call.get("id") or None, function.get("name") or None, arguments or "")
+        )
+    return result
+
+
+def read_citations(annotations: Any, sources: Any) -> list[Any]:
+    """Sources of an answer: its URL annotations, or else the provider's own list."""
+    found = [
+        note["url_citation"]
+        for note in annotations or ()
+        if isinstance(note, dict) and note.get("type") == "url_citation" and "url_citation" in note
+    ]
+    return found or (list(sources) if isinstance(sources, list) else [])
+
+
+def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:
+    """The error for a 2xx whose body is no such answer."""
+    if not body.strip():
+        what = "an empty body"
+    elif body.lstrip()[:1] == b"<":
+        what = "an HTML page, so base_url is probably not that of an API"
+    else:
+        what = f"a body that cannot be read ({exc})"
+    return ServerError(f"answered {status} with {what}: {body[:120]!r}", status=status, model=model, request_id=request_id)
+
+
+def _no_answer(body: bytes, status: int, request_id: str | None, model: str) -> ProviderError:
+    content = msgspec.json.decode(body)
+    failure = failure_of(content)
+    if isinstance(content, dict) and (content.get("detail") or content.get("message")):
+        # An error that is not called one, as some proxies write it.
+        return error_of(status, {}, failure, model=model)
+    return ServerError(f"answered {status} without any choice: {failure.message}", status=status, model=model, request_id=request_id)
+
+
+def _error_under_200(holder: ChatCompletion | Choice | Chunk | ChunkChoice, model: str, request_id: str | None) -> ProviderError:
+    error = stream_error(holder.error, model)
+    error.request_id = request_id
+    return error
+
+
+def stream_error(content: Any, model: str) -> ProviderError:
+    """The error for an error object that came under 200."""
+    failure = failure_of({"error": content})
+    error = error_of(failure.status, {}, failure, model=model) if failure.status else error_of(None, {}, failure, model=model)
+    return error
+
+
+def first_choice(choices: Sequence[ChunkChoice]) -> ChunkChoice | None:
+    """The choice that the stream shows; further ones (``n`` above 1) are never mixed into it."""
+    return next((choice for choice in choices if not choice.index), None)
+
+

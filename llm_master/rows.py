@@ -1,0 +1,332 @@
+"""The two kinds of row: what is known of a provider, and what is known of a model.
+
+A row is data and states only what differs from the defaults. Rows are frozen; ``attrs.evolve`` makes a changed one.
+A row that is wrong says all that is wrong with it at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import attrs
+
+from llm_master.errors import ConfigurationError, PricingError
+
+
+def _tuple(value: Any) -> Any:
+    # A lone string stays what it is, so that the check can say what to write instead.
+    return tuple(value) if isinstance(value, (list, set, frozenset)) else value
+
+
+def _names(value: Any) -> Any:
+    # One variable is the common case, and a lone name cannot be meant otherwise.
+    return (value,) if isinstance(value, str) else _tuple(value)
+
+
+def _dict(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _models(value: Any) -> Any:
+    """Accept ``["a", "b"]``, ``{"a": "id"}`` and ``{"a": {"id": ..., "options": {...}}}``."""
+    if isinstance(value, (list, tuple)):
+        return {name: {} for name in value}
+    if isinstance(value, Mapping):
+        return {k: {"id": v} if isinstance(v, str) else dict(v) if isinstance(v, Mapping) else v for k, v in value.items()}
+    return value
+
+
+@attrs.frozen(kw_only=True)
+class ProviderConfig:
+    """One provider: a row of ``PROVIDER_CONFIGS``.
+
+    Attributes:
+        name: Key of the row; filled in by the table.
+        display_name: For people; the name if empty.
+        provider_class: A ``BaseLLMProvider`` subclass, or ``"package.module:Class"``; ``UnifiedProvider`` if ``None``.
+        client_class: The SDK class behind ``provider.client``, or ``"package.module:Class"``.
+        base_url: The API's address up to and without ``/chat/completions``. ``None``: must be set by ``<NAME>_API_BASE``.
+        query: Added to every URL.
+        headers: Added to every request; one of them may replace ours.
+        prefixes: Model names that begin so belong here, where the prefix is the longest of the table.
+        models: Declared models: name -> ``{"id": wire id, "options": {...}}``, both optional.
+        default_model: Wire id used where only the provider is named. ``model`` is accepted for it.
+        api_key: A key given directly. It is shown nowhere.
+        api_key_env: Variables looked at after ``<NAME>_API_KEY``, in order.
+        api_key_attr: The key's name among ``LLMConfig``'s attributes; ``<name>_api_key`` if empty.
+        requires_key: Whether a call without a key is refused before it is sent.
+        generate_map: Model name -> async function ``(provider, messages, model, **options)``, or a method's name.
+        supports_caching: Whether the provider caches prompts.
+        skip_cost_calculation: Cost is never calculated (what the provider bills itself still counts).
+        currency: ISO 4217 code of the provider's prices.
+        rpm: Requests per minute; ``None`` is no limit.
+        tpm: Tokens per minute; ``None`` is no limit.
+        max_concurrent: Requests in flight; ``None`` is no limit.
+        quota: Name of a quota that several keys share.
+        timeout: Seconds for one attempt; of a stream, to the first delta and between deltas.
+        max_retries: Repetitions after a failure that may pass; 0 means one send.
+        verify_ssl: Whether the server's certificate is checked.
+        ca_bundle: Path of a PEM file with the authorities to trust.
+        scope: OAuth scope, where the provider has one.
+        folder_id: Cloud folder, where the provider has one.
+        renames: Options that this API knows under another name: ours -> its. ``None``: the API refuses it.
+    """
+
+    name: str = ""
+    display_name: str = ""
+    provider_class: type | str | None = None
+    client_class: Callable[..., Any] | str = "openai:AsyncOpenAI"
+    base_url: str | None = None
+    query: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
+    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
+    prefixes: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
+    models: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, converter=_models)
+    default_model: str | None = None
+    model: str | None = attrs.field(default=None, repr=False)
+    api_key: str | None = attrs.field(default=None, repr=lambda key: "'***'" if key else "None")
+    api_key_env: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    api_key_attr: str = ""
+    requires_key: bool = True
+    generate_map: Mapping[str, Callable[..., Any] | str] = attrs.field(factory=dict, converter=_dict)
+    supports_caching: bool = False
+    skip_cost_calculation: bool = False
+    currency: str = "USD"
+    rpm: int | None = None
+    tpm: int | None = None
+    max_concurrent: int | None = None
+    quota: str | None = None
+    timeout: float = 600
+    max_retries: int = 2
+    verify_ssl: bool = True
+    ca_bundle: str | None = None
+    scope: str | None = None
+    folder_id: str | None = None
+    renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
+
+    def __attrs_post_init__(self) -> None:
+        if self.model is not None:
+            object.__setattr__(self, "default_model", self.default_model or self.model)
+            object.__setattr__(self, "model", None)
+        if faults := _provider_faults(self):
+            raise ConfigurationError(_report(f"provider row {self.name!r}" if self.name else "provider row", faults))
+
+    @classmethod
+    def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ProviderConfig:
+        """Make a row of its plain-dict form, as it stands in a guide, a TOML table or a JSON file."""
+        return _from_mapping(cls, f"provider row {name!r}", {**fields, "name": name})
+
+
+@attrs.frozen(kw_only=True)
+class PriceTier:
+    """Prices that hold for a whole request with more than ``above_input_tokens`` tokens of input."""
+
+    above_input_tokens: int
+    input_price_per_million: Decimal | None = None
+    output_price_per_million: Decimal | None = None
+    cached_input_price_per_million: Decimal | None = None
+    cache_write_price_per_million: Decimal | None = None
+
+
+def _price(value: Any) -> Any:
+    # float goes through its shortest text, so that 0.1 is a tenth and not 0.1000000000000000055.
+    if value is None or isinstance(value, (Decimal, bool)):
+        return value
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return value
+
+
+def _tiers(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        return value
+    return tuple(
+        PriceTier(**{k: v if k == "above_input_tokens" else _price(v) for k, v in tier.items()})
+        if isinstance(tier, Mapping)
+        else tier
+        for tier in value
+    )
+
+
+_PRICES = (
+    "input_price_per_million",
+    "output_price_per_million",
+    "cached_input_price_per_million",
+    "cache_write_price_per_million",
+    "price_per_image",
+    "price_per_request",
+)
+
+
+@attrs.frozen(kw_only=True)
+class ModelConfig:
+    """One model: a row of ``ModelRegistry``. What is not known is ``None``.
+
+    Attributes:
+        provider: Name of the provider's row, for a model registered under its bare name.
+        input_price_per_million: Price of a million input tokens, in the provider's currency.
+        output_price_per_million: The same for output tokens, reasoning included.
+        cached_input_price_per_million: The same for input tokens read from the provider's cache.
+        cache_write_price_per_million: The same for input tokens written to it.
+        price_per_image: Price of one image.
+        price_per_request: Price of one request, beside its tokens.
+        price_tiers: Prices of requests with longer input; the highest one passed holds for the whole request.
+        prices_vary: The provider charges by time of day or by route, so that a cost by these prices is an estimate.
+        prices_hold_until: ISO date of the first day on which these prices no longer hold; from then on, an estimate.
+        rate_limit_rpm: Requests per minute.
+        rate_limit_tpm: Tokens per minute.
+        context_window: Tokens of input and output together.
+        max_output_tokens: Tokens of output.
+        supports_streaming: ``False`` only where the model is known not to stream.
+        capabilities: What the model is documented to do: ``tools``, ``vision``, ``audio_input``, ``json_schema``,
+            ``json_mode``, ``reasoning``, ``embedding``, ``web_search``, ``pdf``. ``None``: not known.
+        renames: Options that this model knows under another name: ours -> its.
+        source: Where the prices are published.
+        as_of: ISO date of the day they were read there.
+        note: Anything a reader should know.
+    """
+
+    provider: str | None = None
+    input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    output_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    cached_input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    cache_write_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    price_per_image: Decimal | None = attrs.field(default=None, converter=_price)
+    price_per_request: Decimal | None = attrs.field(default=None, converter=_price)
+    price_tiers: tuple[PriceTier, ...] = attrs.field(default=(), converter=_tiers)
+    prices_vary: bool = False
+    prices_hold_until: str | None = None
+    rate_limit_rpm: int | None = None
+    rate_limit_tpm: int | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    supports_streaming: bool = True
+    capabilities: frozenset[str] | None = attrs.field(
+        default=None, converter=lambda v: frozenset(v) if isinstance(v, (list, tuple, set)) else v
+    )
+    renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
+    source: str | None = None
+    as_of: str | None = None
+    note: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for field in _PRICES:
+            value = getattr(self, field)
+            if value is not None and not (isinstance(value, Decimal) and value.is_finite() and value >= 0):
+                raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")
+        faults = [
+            f"{field} is {getattr(self, field)!r}: give a whole number above 0, or None if there is no limit or it is unknown"
+            for field in ("rate_limit_rpm", "rate_limit_tpm", "context_window", "max_output_tokens")
+            if not _positive_int(getattr(self, field))
+        ]
+        if self.capabilities is not None and not isinstance(self.capabilities, frozenset):
+            faults.append(f"capabilities is {self.capabilities!r}: give a list of words, or None if unknown")
+        if faults:
+            raise ConfigurationError(_report("model row", faults))
+
+    @classmethod
+    def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ModelConfig:
+        """Make a row of its plain-dict form."""
+        return _from_mapping(cls, f"model row {name!r}", fields)
+
+
+def _positive_int(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+
+
+def _report(what: str, faults: list[str]) -> str:
+    return f"{what}: " + ("; ".join(faults) if len(faults) == 1 else "".join(f"\n  - {fault}" for fault in faults))
+
+
+def _from_mapping(cls: type[Any], what: str, fields: Mapping[str, Any]) -> Any:
+    known = [a.name for a in attrs.fields(cls)]
+    faults = []
+    for key in fields:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            faults.append(f"{key!r} is no field" + (f": did you mean {near[0]!r}?" if near else f"; the fields are {', '.join(known)}"))
+    try:
+        row = cls(**{k: v for k, v in fields.items() if k in known})
+    except ConfigurationError as exc:
+        # The row's own faults and the unknown keys are one report.
+        faults += [line.strip("- ").strip() for line in str(exc).partition(": ")[2].split("\n") if line.strip()]
+    if faults:
+        raise ConfigurationError(_report(what, faults))
+    return row
+
+
+def _is_str_map(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+
+
+def _header_safe(text: str) -> bool:
+    return text.isprintable() and text.isascii()
+
+
+def _provider_faults(row: ProviderConfig) -> list[str]:
+    """Everything that is wrong with a row, each with its field and a remedy."""
+    faults: list[str] = []
+
+    def check(ok: bool, field: str, remedy: str) -> None:
+        if not ok:
+            faults.append(f"{field} is {getattr(row, field)!r}: {remedy}")
+
+    for field in ("name", "display_name", "api_key_attr", "currency"):
+        check(isinstance(getattr(row, field), str), field, "give a string")
+    if isinstance(row.name, str):
+        check(not any(c in "/:" or c.isspace() for c in row.name), "name", "leave out '/', ':' and spaces, which part a model's name")
+    for field in ("default_model", "quota", "ca_bundle", "scope", "folder_id"):
+        value = getattr(row, field)
+        check(value is None or (isinstance(value, str) and bool(value.strip())), field, "give a string, or leave it out")
+    for field in ("provider_class", "client_class"):
+        value = getattr(row, field)
+        ok = value.count(":") == 1 and all(value.split(":")) if isinstance(value, str) else value is None or callable(value)
+        check(ok, field, 'give the class itself or "package.module:Class"')
+    if row.base_url is not None:
+        ok = isinstance(row.base_url, str) and row.base_url.startswith(("http://", "https://")) and len(row.base_url.split("/")[2:3][0]) > 0
+        check(ok, "base_url", "begin with https:// (or http://) and a host, as in https://api.acme.ai/v1")
+        if ok and row.base_url.rstrip("/").endswith("/chat/completions"):
+            check(False, "base_url", "leave out /chat/completions, which is added")
+        if ok and "@" in row.base_url:
+            faults.append("base_url holds a user or password: put it into headers={'Authorization': ...}")
+        if ok and "?" in row.base_url:
+            check(False, "base_url", "put what follows '?' into query={...}")
+    for field in ("query", "headers"):
+        check(_is_str_map(getattr(row, field)), field, 'give {"name": "value"}, both strings')
+    if _is_str_map(row.headers):
+        bad = [name for name, value in row.headers.items() if not name or not _header_safe(name + value)]
+        if bad:
+            faults.append(f"headers: the value of {', '.join(map(repr, bad))} holds characters that no header may hold; take out line breaks and non-ASCII")
+    for field in ("prefixes", "api_key_env"):
+        value = getattr(row, field)
+        ok = isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)
+        hint = f"write ({value!r},)" if isinstance(value, str) else "give a tuple of non-empty strings"
+        check(ok, field, hint)
+    ok = isinstance(row.models, dict) and all(isinstance(k, str) and k and isinstance(v, dict) for k, v in row.models.items())
+    check(ok, "models", 'give ["name", ...] or {"name": {"id": "wire id", "options": {...}}}')
+    if ok:
+        for name, entry in row.models.items():
+            for key in entry.keys() - {"id", "options"}:
+                faults.append(f"models: {name!r} has {key!r}; it may have 'id' and 'options' (options of the call go into 'options')")
+            if not isinstance(entry.get("id", ""), str) or not isinstance(entry.get("options", {}), Mapping):
+                faults.append(f"models: {name!r} needs a string as 'id' and a mapping as 'options'")
+    ok = isinstance(row.generate_map, dict) and all(
+        isinstance(k, str) and k and (callable(v) or (isinstance(v, str) and v)) for k, v in row.generate_map.items()
+    )
+    check(ok, "generate_map", 'give {"model": async function (provider, messages, model, **options) or a method\'s name}')
+    ok = isinstance(row.renames, dict) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in row.renames.items())
+    check(ok, "renames", 'give {"our name": "its name"}, or None for its name where the API refuses the option')
+    for field in ("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"):
+        check(isinstance(getattr(row, field), bool), field, "give True or False")
+    for field in ("rpm", "tpm", "max_concurrent"):
+        check(_positive_int(getattr(row, field)), field, "give a whole number above 0, or None for no limit")
+    ok = isinstance(row.timeout, (int, float)) and not isinstance(row.timeout, bool) and row.timeout > 0
+    check(ok, "timeout", "give seconds above 0")
+    ok = isinstance(row.max_retries, int) and not isinstance(row.max_retries, bool) and row.max_retries >= 0
+    check(ok, "max_retries", "give a whole number of at least 0 (0 means one send)")
+    if row.api_key is not None and not isinstance(row.api_key, str):
+        faults.append(f"api_key is a {type(row.api_key).__name__}: give a string, or leave it out")
+    return faults

@@ -1,0 +1,1 @@
+"""Where keys and options come from. No provider is known here."""

@@ -1,0 +1,270 @@
+"""What goes out and what comes back: the value types that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import msgspec
+
+Message: TypeAlias = Mapping[str, Any]
+"""One message as in OpenAI's chat completions; every field is kept."""
+
+CostState: TypeAlias = Literal["billed", "exact", "estimated", "unknown"]
+"""How a cost is known: ``billed`` by the provider itself, ``exact`` by price and counted tokens,
+``estimated`` (a price or a count that matters is missing and an upper bound stands in), ``unknown``."""
+
+
+@attrs.define(kw_only=True)
+class Usage:
+    """Tokens of one answer. A count that the provider did not state is ``None``.
+
+    Attributes:
+        input_tokens: All tokens of the prompt, the cached ones included.
+        output_tokens: All tokens that the model wrote, its reasoning included.
+        cached_tokens: How many of ``input_tokens`` were read from the provider's cache.
+        cache_write_tokens: How many of ``input_tokens`` were written to it.
+        reasoning_tokens: How many of ``output_tokens`` were reasoning.
+        cost: What the provider itself billed, in its row's currency.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: Decimal | None = None
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together; ``None`` if either is unknown."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
+
+
+@attrs.define
+class ToolCall:
+    """A function that the model wants called.
+
+    Attributes:
+        id: What the tool's result must name as its ``tool_call_id``.
+        name: The function's name.
+        arguments: Its arguments, decoded.
+        error: Why ``arguments`` is empty although the model wrote something: it was not a JSON object.
+        text: The arguments exactly as the model wrote them.
+    """
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    error: str | None = attrs.field(default=None, kw_only=True)
+    text: str | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
+
+    @classmethod
+    def from_text(cls, id: str, name: str, text: str) -> ToolCall:
+        """Decode ``text``, which is JSON in every provider's wire format; an empty one means no arguments."""
+        error = None
+        arguments: Any = {}
+        if text.strip():
+            try:
+                arguments = msgspec.json.decode(text)
+            except msgspec.DecodeError as exc:
+                error = f"the model's arguments for {name!r} are not JSON: {exc}"
+            if not isinstance(arguments, dict):
+                error = f"the model's arguments for {name!r} are not a JSON object but {type(arguments).__name__}"
+                arguments = {}
+        return cls(id, name, arguments, error=error, text=text)
+
+    def to_message_part(self) -> dict[str, Any]:
+        """As it stands in the ``tool_calls`` of an assistant message."""
+        text = self.text if self.text is not None else msgspec.json.encode(self.arguments).decode()
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}}
+
+
+@attrs.define(kw_only=True)
+class GenerationParams:
+    """Generation settings of the short provider form (``BaseProvider``)."""
+
+    temperature: float = 0.7
+    max_tokens: int = 1000
+    top_p: float = 1.0
+    stop: Sequence[str] | None = None
+
+
+@attrs.define(kw_only=True)
+class Attempt:
+    """One request that was sent, or tried to be.
+
+    Attributes:
+        provider: Name of the provider's row.
+        model: The model as it was asked for on the wire.
+        model_served: The model that the provider says answered.
+        key: The key's name and last four characters, never the key; ``None`` if none was used.
+        wait: Seconds waited before sending.
+        wait_reason: Why it waited.
+        latency: Seconds from sending to the whole answer or the error; of a stream, to its end.
+        first_delta: Of a stream, seconds from sending to its first delta.
+        status: HTTP status, or ``None`` where there was none.
+        request_id: The provider's own id of the request.
+        error: Class and message of what went wrong; ``None`` for an answer.
+        then: What was decided after an error.
+        cost: What this attempt cost, or ``None`` if that is not known.
+    """
+
+    provider: str
+    model: str
+    model_served: str | None = None
+    key: str | None = None
+    wait: float = 0.0
+    wait_reason: str | None = None
+    latency: float | None = None
+    first_delta: float | None = None
+    status: int | None = None
+    request_id: str | None = None
+    error: str | None = None
+    then: str | None = None
+    cost: Decimal | None = None
+
+
+@attrs.define(kw_only=True)
+class Receipt:
+    """What one query did.
+
+    Attributes:
+        model_name: The name that was asked for.
+        provider: The provider it was resolved to.
+        why: Why this provider.
+        attempts: Every attempt, in order.
+        options: The options that were sent, by their names on the wire.
+        renamed: Options that the provider knows under another name: ours -> its.
+        dropped: Options that were not sent.
+        cost: What all attempts cost together. An attempt that failed before any output is free.
+        cost_state: How ``cost`` is known.
+        currency: ISO 4217 code of ``cost``.
+    """
+
+    model_name: str
+    provider: str
+    why: str
+    attempts: list[Attempt] = attrs.field(factory=list)
+    options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    renamed: Mapping[str, str] = attrs.field(factory=dict)
+    dropped: tuple[str, ...] = ()
+    cost: Decimal | None = None
+    cost_state: CostState = "unknown"
+    currency: str = "USD"
+
+
+@attrs.define
+class WireAnswer:
+    """The HTTP side of an answer, kept so that nothing the provider said is lost."""
+
+    status: int | None = None
+    request_id: str | None = None
+    body: bytes | None = attrs.field(default=None, repr=False)
+    service_tier: str | None = None
+
+
+@attrs.define
+class LLMResponse:
+    """A model's answer. ``str(answer)`` is its content.
+
+    Attributes:
+        content: The text; empty where the model only called tools.
+        model_name: The name that was asked for.
+        usage: Tokens; counts that the provider did not state are ``None``.
+        latency: Seconds from sending to the whole answer, of the attempt that answered.
+        provider: Name of the provider's row.
+        cost: What the answering attempt cost, in ``receipt.currency``; ``None`` if not known.
+        finish_reason: Why the model stopped, in the provider's word (``stop``, ``length``, ``tool_calls``, ...).
+        tool_calls: The functions that the model wants called.
+        reasoning: The model's reasoning, where the provider shows it.
+        citations: Sources, as the provider gave them.
+        images: Images, as the provider gave them.
+        audio: Audio, as the provider gave it.
+        parsed: The content as an object, where one was asked for.
+        receipt: What the query did.
+        wire: Status, request id and body as they came.
+    """
+
+    content: str
+    model_name: str
+    usage: Usage = attrs.field(factory=Usage)
+    latency: float | None = None
+    provider: str | None = attrs.field(default=None, kw_only=True)
+    cost: Decimal | None = attrs.field(default=None, kw_only=True)
+    finish_reason: str | None = attrs.field(default=None, kw_only=True)
+    tool_calls: list[ToolCall] = attrs.field(factory=list, kw_only=True)
+    reasoning: str | None = attrs.field(default=None, kw_only=True)
+    citations: list[Any] = attrs.field(factory=list, kw_only=True)
+    images: list[Any] = attrs.field(factory=list, kw_only=True)
+    audio: Any = attrs.field(default=None, kw_only=True)
+    parsed: Any = attrs.field(default=None, kw_only=True)
+    receipt: Receipt | None = attrs.field(default=None, kw_only=True, repr=False)
+    wire: WireAnswer | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
+
+    def __str__(self) -> str:
+        return self.content
+
+    @property
+    def raw(self) -> Any:
+        """The provider's JSON, decoded at each use; ``None`` for a stream, which has no single one."""
+        if self.wire is None or self.wire.body is None:
+            return None
+        return msgspec.json.decode(self.wire.body)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as an assistant message, to go on with the conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_message_part() for call in self.tool_calls]
+        elif message["content"] is None:
+            message["content"] = ""
+        return message
+
+
+@attrs.define
+class TextDelta:
+    """A piece of the text."""
+
+    text: str
+
+
+@attrs.define
+class ReasoningDelta:
+    """A piece of the model's reasoning."""
+
+    text: str
+
+
+@attrs.define
+class ToolCallDelta:
+    """A piece of a tool call. ``id`` and ``name`` come once, ``arguments`` in pieces of JSON text."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@attrs.define(kw_only=True)
+class StreamEnd:
+    """The last event of a whole stream.
+
+    A provider may leave out whatever it does not know.
+    """
+
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model_name: str | None = None
+    citations: list[Any] = attrs.field(factory=list)
+    images: list[Any] = attrs.field(factory=list)
+    wire: WireAnswer | None = None
+
+
+StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | StreamEnd
+"""What ``LLMStream.events()`` yields. A provider's ``stream`` yields a plain ``str`` for text."""
