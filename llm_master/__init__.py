@@ -98,9 +98,9 @@ if TYPE_CHECKING:
     from llm_master.model_registry import ModelRegistry as ModelRegistry
     from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
     from llm_master.provider_configs import LLMConfig as LLMConfig
-    from llm_master.provider_configs import UnifiedProvider as UnifiedProvider
     from llm_master.providers import BaseLLMProvider as BaseLLMProvider
     from llm_master.providers import OpenAICompatibleProvider as OpenAICompatibleProvider
+    from llm_master.providers import UnifiedProvider as UnifiedProvider
     from llm_master.providers import extract_prompt as extract_prompt
     from llm_master.query import QueryLLM as QueryLLM
     from llm_master.rows import ModelConfig as ModelConfig

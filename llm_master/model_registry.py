@@ -7,7 +7,6 @@ object when it is first asked for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from importlib.resources import files
 from typing import Any, ClassVar
 
 import msgspec
@@ -26,6 +25,8 @@ class _Models(MutableMapping[str, ModelConfig]):
 
     def _loaded(self) -> dict[str, ModelConfig | dict[str, Any]]:
         if self._rows is None:
+            from importlib.resources import files
+
             self._rows = msgspec.json.decode(files("llm_master").joinpath("models.json").read_bytes())
         return self._rows
 
@@ -73,7 +74,7 @@ class ModelRegistry:
             ConfigurationError: A field is wrong; all faults at once.
             PricingError: A price is no number of at least 0.
         """
-        cls.CONFIGS[name] = config  # type: ignore[assignment]  # the table makes a row of the plain form
+        cls.CONFIGS[name] = config
 
     @classmethod
     def get_config(cls, name: str, provider: str | None = None) -> ModelConfig | None:

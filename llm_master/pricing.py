@@ -43,14 +43,14 @@ class PriceList:
             return None, "unknown"
         for above, prices in self._tiers:
             if tokens_in > above:
-                cost, state = prices.cost(usage)
-                return cost, self._state(state)
+                tier_cost, tier_state = prices.cost(usage)
+                return tier_cost, self._state(tier_state)
         tokens_out = usage.output_tokens
         if tokens_out is None or (self._output is None and tokens_out):
             return None, "unknown"
         state: CostState = "exact"
         cached = usage.cached_tokens
-        if cached and self._cached is None or cached is None and self._cached is not None:
+        if (cached and self._cached is None) or (cached is None and self._cached is not None):
             # No price for what was cached, or no count of it: the full price is an upper bound.
             cached, state = 0, "estimated"
         written = usage.cache_write_tokens or 0
@@ -127,8 +127,8 @@ def _look_up(base_url: str, model: str) -> ModelConfig | None:
         "cached_input_price_per_million": "cache_read_mtok",
         "cache_write_price_per_million": "cache_write_mtok",
     }
-    base: dict[str, Decimal] = {}
-    tiers: dict[int, dict[str, Decimal]] = {}
+    base: dict[str, Any] = {}
+    tiers: dict[int, dict[str, Any]] = {}
     for ours, theirs in names.items():
         price: Any = getattr(prices, theirs, None)
         if price is None:
@@ -140,6 +140,6 @@ def _look_up(base_url: str, model: str) -> ModelConfig | None:
         **base,
         price_tiers=tuple(PriceTier(above_input_tokens=start, **fields) for start, fields in sorted(tiers.items())),
         context_window=info.context_window,
-        source=(provider.pricing_urls or [None])[0],
+        source=next(iter(provider.pricing_urls or ()), None),
         note="from the genai-prices package",
     )

@@ -106,7 +106,17 @@ _ROWS = {
     "mistral": ProviderConfig(
         display_name="Mistral",
         base_url="https://api.mistral.ai/v1",
-        prefixes=("mistral-", "ministral-", "codestral-", "devstral-", "magistral-", "pixtral-", "voxtral-", "open-mistral-", "open-mixtral-"),
+        prefixes=(
+            "mistral-",
+            "ministral-",
+            "codestral-",
+            "devstral-",
+            "magistral-",
+            "pixtral-",
+            "voxtral-",
+            "open-mistral-",
+            "open-mixtral-",
+        ),
         default_model="mistral-small-latest",
         # It refuses fields that it does not know; a stream ends with its usage unasked.
         renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
@@ -284,7 +294,9 @@ class LLMConfig:
         if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
             raise ConfigurationError(f"max_attempts is {attempts!r}: give a whole number of at least 1")
         self._fields = fields
-        self._environment = None if environment is None else environment if isinstance(environment, Environment) else Environment(environment)
+        self._environment = (
+            None if environment is None else environment if isinstance(environment, Environment) else Environment(environment)
+        )
 
     @classmethod
     def from_env(cls) -> LLMConfig:
@@ -410,7 +422,7 @@ def _base_url(row: ProviderConfig, fields: Mapping[str, Any], environment: Envir
         source, value = found
     if value is None:
         return row.base_url
-    value = value.strip()
+    value = str(value).strip()
     if not value.startswith(("http://", "https://")):
         raise ConfigurationError(f"{source} is {value!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1")
     return value.rstrip("/").removesuffix("/chat/completions")

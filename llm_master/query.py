@@ -358,5 +358,3 @@ def _conversation(messages: Sequence[Message] | None, prompt: str | None) -> Seq
         if not isinstance(role, str) or not role:
             raise InvalidRequestError(f'messages[{position}] has no role: give "system", "user", "assistant" or "tool"')
     return messages
-
-

@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from llm_master.errors import ConfigurationError, PricingError
+
+_Row = TypeVar("_Row")
 
 
 def _tuple(value: Any) -> Any:
@@ -24,6 +26,10 @@ def _tuple(value: Any) -> Any:
 def _names(value: Any) -> Any:
     # One variable is the common case, and a lone name cannot be meant otherwise.
     return (value,) if isinstance(value, str) else _tuple(value)
+
+
+def _masked(key: Any) -> str:
+    return "'***'" if key else "None"
 
 
 def _dict(value: Any) -> Any:
@@ -86,7 +92,7 @@ class ProviderConfig:
     models: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, converter=_models)
     default_model: str | None = None
     model: str | None = attrs.field(default=None, repr=False)
-    api_key: str | None = attrs.field(default=None, repr=lambda key: "'***'" if key else "None")
+    api_key: str | None = attrs.field(default=None, repr=_masked)
     api_key_env: tuple[str, ...] = attrs.field(default=(), converter=_names)
     api_key_attr: str = ""
     requires_key: bool = True
@@ -144,11 +150,13 @@ def _tiers(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
     return tuple(
-        PriceTier(**{k: v if k == "above_input_tokens" else _price(v) for k, v in tier.items()})
-        if isinstance(tier, Mapping)
-        else tier
+        PriceTier(**{k: v if k == "above_input_tokens" else _price(v) for k, v in tier.items()}) if isinstance(tier, Mapping) else tier
         for tier in value
     )
+
+
+def _words(value: Any) -> Any:
+    return frozenset(value) if isinstance(value, (list, tuple, set)) else value
 
 
 _PRICES = (
@@ -204,9 +212,7 @@ class ModelConfig:
     context_window: int | None = None
     max_output_tokens: int | None = None
     supports_streaming: bool = True
-    capabilities: frozenset[str] | None = attrs.field(
-        default=None, converter=lambda v: frozenset(v) if isinstance(v, (list, tuple, set)) else v
-    )
+    capabilities: frozenset[str] | None = attrs.field(default=None, converter=_words)
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
     source: str | None = None
     as_of: str | None = None
@@ -241,8 +247,8 @@ def _report(what: str, faults: list[str]) -> str:
     return f"{what}: " + ("; ".join(faults) if len(faults) == 1 else "".join(f"\n  - {fault}" for fault in faults))
 
 
-def _from_mapping(cls: type[Any], what: str, fields: Mapping[str, Any]) -> Any:
-    known = [a.name for a in attrs.fields(cls)]
+def _from_mapping(cls: type[_Row], what: str, fields: Mapping[str, Any]) -> _Row:
+    known = [a.name for a in attrs.fields(cls)]  # type: ignore[arg-type]  # both kinds of row are attrs classes
     faults = []
     for key in fields:
         if key not in known:
@@ -299,7 +305,9 @@ def _provider_faults(row: ProviderConfig) -> list[str]:
     if _is_str_map(row.headers):
         bad = [name for name, value in row.headers.items() if not name or not _header_safe(name + value)]
         if bad:
-            faults.append(f"headers: the value of {', '.join(map(repr, bad))} holds characters that no header may hold; take out line breaks and non-ASCII")
+            faults.append(
+                f"headers: the value of {', '.join(map(repr, bad))} holds characters that no header may hold; take out line breaks and non-ASCII"
+            )
     for field in ("prefixes", "api_key_env"):
         value = getattr(row, field)
         ok = isinstance(value, tuple) and all(isinstance(v, str) and v for v in value)

@@ -10,10 +10,10 @@ no timer of aiohttp's own (the engine's one timer bounds the call).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies, proxy_bypass
 
 from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError
 
@@ -74,14 +74,14 @@ class Endpoint:
             "User-Agent": f"llm_master {SERVER_SOFTWARE}",
         }
         self._headers = CIMultiDict({istr(name): value for name, value in {**common, **headers}.items()})
-        self._ssl = _ssl_context(verify_ssl, ca_bundle)
+        self._ssl = _ssl_context(verify_ssl=verify_ssl, ca_bundle=ca_bundle)
         self._proxy = _proxy_for(self._url.scheme, self._url.raw_host or "")
         self.host = f"{self._url.raw_host}:{self._url.port}"
 
     @property
     def url(self) -> str:
-        """The whole URL."""
-        return str(self._url)
+        """Address and path, without what may hold a secret."""
+        return str(self._url.with_query(None))
 
     async def post(self, body: bytes) -> Answer:
         """Send ``body`` (JSON) and read the whole answer.
@@ -144,6 +144,13 @@ class Stream:
             if (translated := _translated(exc, self._host)) is exc:
                 raise
             raise translated from exc
+
+    async def read_all(self) -> bytes:
+        """The whole body, of an answer that turns out to be no stream."""
+        pieces = []
+        while piece := await self.read():
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connection, unless the answer has ended and the connection is free already."""
@@ -225,10 +232,8 @@ def _new_session(loop: asyncio.AbstractEventLoop) -> _Session:
     session._keeper = keeper = _close_with_loop(loop, session)
     # The first step registers the generator with the loop and ends at the yield, so nothing has to be awaited.
     step = keeper.__anext__()
-    try:
+    with contextlib.suppress(StopIteration):
         step.send(None)
-    except StopIteration:
-        pass
     return session
 
 
@@ -273,7 +278,7 @@ def _connection_limit() -> int:
     return 0 if soft == resource.RLIM_INFINITY else max(64, soft - 128)
 
 
-def _ssl_context(verify_ssl: bool, ca_bundle: str | None) -> SSLContext | bool:
+def _ssl_context(*, verify_ssl: bool, ca_bundle: str | None) -> SSLContext | bool:
     if not verify_ssl:
         return False
     if ca_bundle is None:
@@ -287,6 +292,8 @@ def _ssl_context(verify_ssl: bool, ca_bundle: str | None) -> SSLContext | bool:
 
 
 def _proxy_for(scheme: str, host: str) -> str | None:
+    from urllib.request import getproxies, proxy_bypass
+
     # Once per endpoint: aiohttp's trust_env does this for each request, which makes a call 3.6 times dearer.
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")

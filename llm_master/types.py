@@ -267,4 +267,7 @@ class StreamEnd:
 
 
 StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | StreamEnd
-"""What ``LLMStream.events()`` yields. A provider's ``stream`` yields a plain ``str`` for text."""
+"""What ``LLMStream.events()`` yields."""
+
+StreamPiece: TypeAlias = str | StreamEvent | list[str | StreamEvent]
+"""What a provider's ``stream`` yields: text, another event, or a list of them that arrived together."""

@@ -1,0 +1,1 @@
+"""Around one call: resolve, send, repeat what may pass, write the receipt."""

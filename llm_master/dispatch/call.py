@@ -16,7 +16,7 @@ from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import DeadlineExceededError, LLMError, ProviderError, RateLimitError, RequestTimeoutError
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig, ProviderConfig
-from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamEvent, Usage, WireAnswer
+from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
 
 logger = logging.getLogger("llm_master.dispatch")
 
@@ -27,7 +27,7 @@ class Provider(Protocol):
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """A whole answer."""
 
-    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """An answer in pieces."""
 
 
@@ -135,7 +135,7 @@ class Call:
                 with TimeLimit(self.clock, limit):
                     response = await self._send()
             except Exception as exc:
-                wait, why = await self.failed(exc, is_deadline)
+                wait, why = await self.failed(exc, is_deadline=is_deadline)
                 continue
             if response.__class__ is not LLMResponse:
                 response = self._wrapped(response)
@@ -184,7 +184,9 @@ class Call:
                 f"no answer from {route.provider} within the deadline of {self._deadline:g} s; give more with deadline="
             )
         return RequestTimeoutError(
-            f"no answer from {route.provider} within {self._timeout:g} s; give more with timeout=", provider=route.provider, model=route.model
+            f"no answer from {route.provider} within {self._timeout:g} s; give more with timeout=",
+            provider=route.provider,
+            model=route.model,
         )
 
     def translated(self, exc: Exception, *, is_deadline: bool) -> Exception:
@@ -200,7 +202,7 @@ class Call:
                 error.model = self.target.route.model
         return error
 
-    async def failed(self, exc: Exception, is_deadline: bool) -> tuple[float, str]:
+    async def failed(self, exc: Exception, *, is_deadline: bool) -> tuple[float, str]:
         """Write the failure down; wait if it may pass, else raise.
 
         Returns:
@@ -268,11 +270,11 @@ class Call:
             return getattr(self.provider, route.generator)(self.messages, route.model, **self.options)  # type: ignore[no-any-return]
         return route.generator(self.provider, self.messages, route.model, **self.options)  # type: ignore[no-any-return]
 
-    def open_stream(self) -> AsyncIterator[str | StreamEvent]:
+    def open_stream(self) -> AsyncIterator[StreamPiece]:
         """The provider's pieces."""
         return self.provider.stream(self.messages, self.target.route.model, **self.options)
 
-    async def whole_as_stream(self) -> AsyncIterator[str | StreamEvent | LLMResponse]:
+    async def whole_as_stream(self) -> AsyncIterator[str | LLMResponse]:
         """For what cannot stream: its answer in one piece."""
         response = self._wrapped(await self._send())
         if response.content:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Generator
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
@@ -35,8 +35,8 @@ class LLMStream:
         "_cancelling",
         "_done",
         "_end",
-        "_first",
         "_interrupted",
+        "_ready",
         "_reasoning",
         "_response",
         "_since",
@@ -53,7 +53,7 @@ class LLMStream:
         self._call = call
         self._streams = streams
         self._source: AsyncIterator[Any] | None = None
-        self._first: Any = None
+        self._ready: Iterator[Any] = iter(())
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._tools: dict[int, list[str]] = {}
@@ -73,19 +73,25 @@ class LLMStream:
 
     async def __anext__(self) -> str:
         while True:
-            event = await self._next()
-            if event.__class__ is str:
-                return event  # type: ignore[no-any-return]
+            # Pieces that arrived together wait here: no suspension, no timer, no clock for them.
+            for event in self._ready:
+                if event.__class__ is str:
+                    self._text.append(event)
+                    return event
+                self._note(event)
+            await self._more()
 
     async def events(self) -> AsyncIterator[StreamEvent]:
         """The deltas of every kind: text, reasoning, tool calls, and the end with finish reason and usage."""
         while True:
+            for event in self._ready:
+                self._note(event)
+                if not isinstance(event, LLMResponse):
+                    yield TextDelta(event) if isinstance(event, str) else event
             try:
-                event = await self._next()
+                await self._more()
             except StopAsyncIteration:
                 return
-            if not isinstance(event, LLMResponse):
-                yield TextDelta(event) if isinstance(event, str) else event
 
     async def __aenter__(self) -> LLMStream:
         return self
@@ -103,6 +109,7 @@ class LLMStream:
         Takes effect at once. Awaited, it returns when the connection is closed.
         """
         source, self._source = self._source, None
+        self._ready = iter(())
         if not self._done:
             self._close_attempt("stopped by the caller")
             if self._task is not None and self._task is not _current_task():
@@ -117,10 +124,10 @@ class LLMStream:
     async def connect(self) -> LLMStream:
         """Wait for the first delta. The first iteration does it if nobody did."""
         if self._source is None and not self._done:
-            self._first = await self._connected()
+            await self._connect()
         return self
 
-    async def _connected(self) -> Any:
+    async def _connect(self) -> None:
         call = self._call
         wait, why = 0.0, None
         while True:
@@ -134,7 +141,7 @@ class LLMStream:
                 if isinstance(exc, StopAsyncIteration):
                     exc = ServerError("the stream ended before it began")
                 try:
-                    wait, why = await call.failed(exc, is_deadline)
+                    wait, why = await call.failed(exc, is_deadline=is_deadline)
                 except BaseException:
                     self._done = True
                     raise
@@ -146,38 +153,38 @@ class LLMStream:
             if call.attempt is not None:
                 call.attempt.first_delta = call.clock.monotonic() - call._began
             self._arm()
-            return first
+            self._arrived(first)
+            return
 
-    async def _next(self) -> Any:
-        """The next event; raises ``StopAsyncIteration`` at the end."""
+    async def _more(self) -> None:
+        """Wait for the next pieces; raises ``StopAsyncIteration`` at the end."""
         source = self._source
         if source is None:
             if self._done:
                 raise StopAsyncIteration
-            event = await self._connected()
-        elif self._first is not None:
-            event, self._first = self._first, None
-        else:
-            self._task = asyncio.current_task()
-            self._since = self._call.clock.monotonic()
-            try:
-                event = await source.__anext__()
-            except StopAsyncIteration:
-                await self._finish()
-                raise
-            except BaseException as exc:
-                self._fail(exc)
-                raise  # _fail returns only for what must pass through as it is
-            finally:
-                self._task = None
-        if event.__class__ is str:
-            self._text.append(event)
-        else:
-            self._note(event)
-        return event
+            await self._connect()
+            return
+        self._task = asyncio.current_task()
+        self._since = self._call.clock.monotonic()
+        try:
+            piece = await source.__anext__()
+        except StopAsyncIteration:
+            await self._finish()
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+            raise  # _fail returns only for what must pass through as it is
+        finally:
+            self._task = None
+        self._arrived(piece)
+
+    def _arrived(self, piece: Any) -> None:
+        self._ready = iter(piece if isinstance(piece, list) else (piece,))
 
     def _note(self, event: Any) -> None:
-        if isinstance(event, ReasoningDelta):
+        if isinstance(event, str):
+            self._text.append(event)
+        elif isinstance(event, ReasoningDelta):
             self._reasoning.append(event.text)
         elif isinstance(event, ToolCallDelta):
             call = self._tools.setdefault(event.index, ["", "", ""])

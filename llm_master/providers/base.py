@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_master.errors import ConfigurationError
 from llm_master.rows import ProviderConfig
-from llm_master.types import LLMResponse, Message, StreamEvent
+from llm_master.types import LLMResponse, Message, StreamPiece
 
 
 class BaseLLMProvider(ABC):
@@ -51,8 +51,10 @@ class BaseLLMProvider(ABC):
             ProviderError: What failed.
         """
 
-    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+    def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces: ``str`` for text, the other deltas as events, a ``StreamEnd`` last.
+
+        Pieces that arrived together may come together, as a list: that saves a suspension for each.
 
         A provider that cannot stream leaves this undefined; its answer then comes as one piece.
         """

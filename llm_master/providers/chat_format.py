@@ -107,7 +107,8 @@ class Chunk(msgspec.Struct):
 
 
 _completion = msgspec.json.Decoder(ChatCompletion)
-_chunk = msgspec.json.Decoder(Chunk)
+read_chunk = msgspec.json.Decoder(Chunk).decode
+"""Decode one event of a stream. Raises ``msgspec.DecodeError``."""
 
 
 def read_answer(body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
@@ -155,11 +156,6 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     if message.audio:
         response.audio = message.audio
     return response
-
-
-def read_chunk(data: bytes) -> Chunk:
-    """Decode one event of a stream. Raises ``msgspec.DecodeError``."""
-    return _chunk.decode(data)
 
 
 def read_usage(wire: WireUsage | None) -> Usage:
@@ -247,7 +243,9 @@ def read_tool_call_deltas(calls: Any) -> list[ToolCallDelta]:
             arguments = msgspec.json.encode(arguments).decode()
         index = call.get("index")
         result.append(
-            ToolCallDelta(index if isinstance(index, int) else position, call.get("id") or None, function.get("name") or None, arguments or "")
+            ToolCallDelta(
+                index if isinstance(index, int) else position, call.get("id") or None, function.get("name") or None, arguments or ""
+            )
         )
     return result
 
@@ -291,12 +289,9 @@ def _error_under_200(holder: ChatCompletion | Choice | Chunk | ChunkChoice, mode
 def stream_error(content: Any, model: str) -> ProviderError:
     """The error for an error object that came under 200."""
     failure = failure_of({"error": content})
-    error = error_of(failure.status, {}, failure, model=model) if failure.status else error_of(None, {}, failure, model=model)
-    return error
+    return error_of(failure.status, {}, failure, model=model)
 
 
 def first_choice(choices: Sequence[ChunkChoice]) -> ChunkChoice | None:
     """The choice that the stream shows; further ones (``n`` above 1) are never mixed into it."""
     return next((choice for choice in choices if not choice.index), None)
-
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import attrs
@@ -43,10 +42,10 @@ BY_CODE: dict[type[e.ProviderError], frozenset[str]] = {
 }
 """Codes and types of error bodies, in lower case."""
 
-BY_TEXT: tuple[tuple[type[e.ProviderError], re.Pattern[str]], ...] = (
+BY_TEXT: tuple[tuple[type[e.ProviderError], str], ...] = (
     (
         e.ContextWindowExceededError,
-        re.compile(
+        (
             r"context (length|window|size)|maximum context|too many (input )?tokens|prompt (is|was) too long|"
             r"(input|prompt|request).{0,40}exceeds? .{0,60}(context|token)|reduce the length of the (messages|prompt)|"
             r"input length .{0,60}exceeds"
@@ -54,7 +53,7 @@ BY_TEXT: tuple[tuple[type[e.ProviderError], re.Pattern[str]], ...] = (
     ),
     (
         e.InsufficientFundsError,
-        re.compile(
+        (
             r"insufficient (balance|funds|credit|quota)|exceeded your current quota, please check your plan|out of credits|"
             r"requires more credits|(doesn't|does not) have any credits|used all available credits|"
             r"(top up|add) .{0,20}(credit|balance|fund)|payment required|depleted .{0,40}credit"
@@ -62,22 +61,22 @@ BY_TEXT: tuple[tuple[type[e.ProviderError], re.Pattern[str]], ...] = (
     ),
     (
         e.AuthenticationError,
-        re.compile(
+        (
             r"(invalid|incorrect|wrong|expired|missing|malformed|not a valid|no).{0,20}(api[ _-]?key|api[ _-]?token|credential|access token)|"
             r"api[ _-]?key.{0,40}(invalid|incorrect|not valid|not found|expired|disabled|revoked|missing|required)|unauthori[sz]ed"
         ),
     ),
     (
         e.ContentPolicyError,
-        re.compile(r"content (management )?policy|content filter|safety (system|policy|reasons)|flagged (by|as|for)|violat\w+ .{0,30}polic(y|ies)|prohibited content"),
+        r"content (management )?policy|content filter|safety (system|policy|reasons)|flagged (by|as|for)|violat\w+ .{0,30}polic(y|ies)|prohibited content",
     ),
     (
         e.ModelNotFoundError,
-        re.compile(r"model\b.{0,120}(not (be )?found|does ?n[o']t exist|not exist|unknown|not available|is not supported|no longer)|(unknown|invalid|no such) model|not a valid model"),
+        r"model\b.{0,120}(not (be )?found|does ?n[o']t exist|not exist|unknown|not available|is not supported|no longer)|(unknown|invalid|no such) model|not a valid model",
     ),
-    (e.RateLimitError, re.compile(r"rate.?limit|too many requests|try again in \d")),
+    (e.RateLimitError, r"rate.?limit|too many requests|try again in \d"),
 )
-"""What error texts say, matched in lower case, the first that fits."""
+"""What error texts say, matched in lower case, the first that fits. Compiled when the first error comes."""
 
 _ALLOWED: dict[int, tuple[type[e.ProviderError], ...]] = {
     400: (
@@ -107,7 +106,7 @@ _BY_STATUS: dict[int, type[e.ProviderError]] = {
     498: e.ServerError,
 }
 
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.I | re.S)
+_TITLE = rb"(?is)<title[^>]*>(.*?)</title>"
 _SHOWN = 500
 """Characters of a provider's text that an error shows."""
 
@@ -128,7 +127,7 @@ def read_failure(body: bytes) -> Failure:
         return failure_of(msgspec.json.decode(body))
     except msgspec.DecodeError:
         pass
-    if found := _TITLE.search(body):
+    if found := re.search(_TITLE, body):
         return Failure(f"an HTML page: {_clean(found[1])}")
     if body.lstrip()[:1] == b"<":
         return Failure("an HTML page")
@@ -193,7 +192,7 @@ def _by_code(codes: Iterable[str], allowed: Iterable[type[e.ProviderError]]) -> 
 
 def _by_text(message: str, allowed: Iterable[type[e.ProviderError]]) -> type[e.ProviderError] | None:
     text = message.lower()
-    return next((kind for kind, pattern in BY_TEXT if kind in allowed and pattern.search(text)), None)
+    return next((kind for kind, pattern in BY_TEXT if kind in allowed and re.search(pattern, text)), None)
 
 
 def error_of(
@@ -227,9 +226,23 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid") or headers.get("cf-ray")
 
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|microseconds?|us|µs|seconds?|s|minutes?|mins?|m|hours?|h|days?|d)(?![a-z])")
-_UNITS = {"ms": 1e-3, "mil": 1e-3, "us": 1e-6, "µs": 1e-6, "mic": 1e-6, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hou": 3600.0, "d": 86400.0, "day": 86400.0}
-_HINT = re.compile(r"(?:try again|retry)(?: after| in)? ((?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|seconds?|minutes?|hours?)[\s,]*)+)")
+_DURATION = r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|microseconds?|us|µs|seconds?|s|minutes?|mins?|m|hours?|h|days?|d)(?![a-z])"
+_UNITS = {
+    "ms": 1e-3,
+    "mil": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "mic": 1e-6,
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "hou": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+}
+_HINT = r"(?:try again|retry)(?: after| in)? ((?:\d+(?:\.\d+)?\s*(?:ms|s|m|h|seconds?|minutes?|hours?)[\s,]*)+)"
 
 
 def duration(text: str) -> float | None:
@@ -238,8 +251,8 @@ def duration(text: str) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        parts = _DURATION.findall(text)
-        if not parts or _DURATION.sub("", text).strip(" ,"):
+        parts = re.findall(_DURATION, text)
+        if not parts or re.sub(_DURATION, "", text).strip(" ,"):
             return None
         seconds = sum(float(number) * _UNITS[unit if unit in _UNITS else unit[:3]] for number, unit in parts)
     return seconds if 0 <= seconds < float("inf") else None
@@ -257,16 +270,19 @@ def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | No
     if text := headers.get("retry-after"):
         if (seconds := duration(text)) is not None:
             return seconds
+        from email.utils import parsedate_to_datetime
+
         try:
             return max(0.0, parsedate_to_datetime(text).timestamp() - now)
         except ValueError:
             pass  # neither number nor date: the next place may know
     detail = failure.detail if isinstance(failure.detail, dict) else {}
     for item in detail.get("details") or () if isinstance(detail.get("details"), list) else ():
-        if isinstance(item, dict) and str(item.get("@type", "")).endswith("RetryInfo"):
-            if (seconds := duration(str(item.get("retryDelay", "")))) is not None:
-                return seconds
-    if (hint := _HINT.search(failure.message.lower())) and (seconds := duration(hint[1])) is not None:
+        if not isinstance(item, dict) or not str(item.get("@type", "")).endswith("RetryInfo"):
+            continue
+        if (seconds := duration(str(item.get("retryDelay", "")))) is not None:
+            return seconds
+    if (hint := re.search(_HINT, failure.message.lower())) and (seconds := duration(hint[1])) is not None:
         return seconds
     used_up: list[float] = []
     for name, value in headers.items():

@@ -19,7 +19,7 @@ from llm_master.errors import (
     ServerError,
 )
 from llm_master.providers.base import BaseLLMProvider, extract_prompt
-from llm_master.types import LLMResponse, Message, StreamEnd, StreamEvent, Usage
+from llm_master.types import LLMResponse, Message, StreamEnd, StreamPiece, Usage
 
 STATIC_ANSWER = "This is a mock answer: no model was asked."
 RETRY_AFTER = 3600.0
@@ -59,7 +59,7 @@ class MockProvider(BaseLLMProvider):
             finish_reason="stop",
         )
 
-    async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+    async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """The same answer, word by word."""
         answer = await self.generate(messages, model, **options)
         for position, word in enumerate(answer.content.split(" ")):

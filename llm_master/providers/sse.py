@@ -39,16 +39,18 @@ class SSEParser:
             if text.endswith(b"\r"):  # its LF may come with the next packet
                 text, held = text[:-1], b"\r"
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        blocks = text.split(b"\n\n")
-        self._rest = blocks.pop() + held
-        events = []
-        for block in blocks:
-            # Nearly every event is one line of data, and this loop runs for each token of each answer.
-            if block.startswith(b"data: ") and b"\n" not in block:
-                events.append(block[6:])
-            elif (data := _data(block)) is not None:
-                events.append(data)
-        return events
+        cut = text.rfind(b"\n\n")
+        if cut < 0:
+            self._rest = text + held
+            return []
+        whole, self._rest = text[:cut], text[cut + 2 :] + held
+        if whole.startswith(b"data: "):
+            # Nearly always every event is one line of data, and this is done for each token of each answer: split at
+            # what stands between two such events, and let one count of the line ends prove that there is nothing else.
+            pieces = whole[6:].split(b"\n\ndata: ")
+            if whole.count(b"\n") == 2 * (len(pieces) - 1):
+                return pieces
+        return [data for block in whole.split(b"\n\n") if (data := _data(block)) is not None]
 
     def end(self) -> list[bytes]:
         """Return the data of a last event that the stream ended without closing by an empty line."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from llm_master.errors import InvalidRequestError, ServerError
+from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.providers.failures import error_of, read_failure, request_id
@@ -16,9 +16,7 @@ from llm_master.providers.sdk import is_stock
 from llm_master.providers.sse import NamedEvent, SSEParser
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
-from llm_master.types import LLMResponse, Message, ReasoningDelta, StreamEnd, StreamEvent, Usage, WireAnswer
-
-_encode = msgspec.json.Encoder(enc_hook=lambda value: _plain(value)).encode
+from llm_master.types import LLMResponse, Message, ReasoningDelta, StreamEnd, StreamEvent, StreamPiece, ToolCallDelta, Usage, WireAnswer
 
 
 class UnifiedProvider(BaseLLMProvider):
@@ -47,7 +45,7 @@ class UnifiedProvider(BaseLLMProvider):
             raise self._refused(answer, model)
         return fmt.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model)
 
-    async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[str | StreamEvent]:
+    async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces. Usage is asked for, where the API has a word for it."""
         if self._asks_for_usage and "stream_options" not in options:
             options["stream_options"] = {"include_usage": True}
@@ -55,27 +53,28 @@ class UnifiedProvider(BaseLLMProvider):
         if self._through_client:
             reader = _ChunkReader(model, None, None)
             async for data in self._chunks_through_client(body):
-                for event in reader.read(data):
-                    yield event
+                if events := reader.read((data,)):
+                    yield events
+                if reader.failure is not None:
+                    raise reader.failure
             yield reader.end()
             return
         connection = await self._endpoint("/chat/completions").open(_encoded(body))
         try:
             if not 200 <= connection.status < 300:
-                raise self._refused(Answer(connection.status, connection.headers, await _read_all(connection.read)), model)
+                raise self._refused(Answer(connection.status, connection.headers, await connection.read_all()), model)
             reader = _ChunkReader(model, connection.status, request_id(connection.headers))
             if connection.headers.get("Content-Type", "").startswith("application/json"):
                 # A server that does not stream, or an error that it did not call one.
-                for event in reader.whole(await _read_all(connection.read)):
-                    yield event
+                yield reader.whole(await connection.read_all())
                 return
             parser = SSEParser()
-            read, feed = connection.read, parser.feed
             while not reader.done:
-                piece = await read()
-                for data in feed(piece) if piece else parser.end():
-                    for event in reader.read(data):
-                        yield event
+                piece = await connection.read()
+                if events := reader.read(parser.feed(piece) if piece else parser.end()):
+                    yield events
+                if reader.failure is not None:
+                    raise reader.failure
                 if not piece:
                     break
             if reader.done:
@@ -170,7 +169,7 @@ class OpenAICompatibleProvider(UnifiedProvider):
 class _ChunkReader:
     """Events of one stream from its chunks, and what only its end tells."""
 
-    __slots__ = ("_citations", "_finish_reason", "_images", "_model", "_served", "_usage", "_wire", "done")
+    __slots__ = ("_citations", "_finish_reason", "_images", "_model", "_served", "_usage", "_wire", "done", "failure")
 
     def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
         self._model = model
@@ -181,25 +180,45 @@ class _ChunkReader:
         self._citations: list[Any] = []
         self._images: list[Any] = []
         self.done = False
+        self.failure: Exception | None = None
 
-    def read(self, data: bytes) -> Sequence[str | StreamEvent]:
-        """Events of one chunk. Most chunks hold one piece of text, which costs one list."""
-        if data == b"[DONE]":
-            self.done = True
-            return ()
-        try:
-            chunk = fmt.read_chunk(data)
-        except msgspec.DecodeError as exc:
-            raise ServerError(f"the stream holds what is no chunk ({exc}): {data[:120]!r}", model=self._model) from exc
-        choices = chunk.choices
-        if choices and chunk.usage is None:
-            choice = choices[0]
-            delta = choice.delta
-            if delta is not None and not choice.index and choice.finish_reason is None:
+    def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
+        """Events of the chunks that arrived together.
+
+        What comes before a chunk that is an error is returned, and the error stands in ``failure``.
+        """
+        events: list[str | StreamEvent] = []
+        for data in pieces:
+            if data == b"[DONE]":
+                self.done = True
+                break
+            try:
+                chunk = fmt.read_chunk(data)
+            except msgspec.DecodeError as exc:
+                self.failure = ServerError(f"the stream holds what is no chunk ({exc}): {data[:120]!r}", model=self._model)
+                break
+            if (choices := chunk.choices) and (delta := (choice := choices[0]).delta) is not None:
+                # Most chunks hold one piece of text and nothing else.
                 text = delta.content
-                if text.__class__ is str and text and delta.tool_calls is None and delta.reasoning is None and delta.annotations is None:
-                    return (text,)
-        return list(self._rest(chunk, data))
+                if (
+                    text.__class__ is str
+                    and text
+                    and choice.finish_reason is None
+                    and not choice.index
+                    and chunk.usage is None
+                    and delta.tool_calls is None
+                    and not delta.reasoning
+                    and not delta.reasoning_content
+                    and not delta.annotations
+                ):
+                    events.append(text)
+                    continue
+            try:
+                events.extend(self._rest(chunk, data))
+            except ProviderError as exc:
+                self.failure = exc
+                break
+        return events
 
     def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
         if chunk.error:
@@ -241,22 +260,26 @@ class _ChunkReader:
         if delta.images:
             self._images += delta.images
 
-    def whole(self, body: bytes) -> Iterator[str | StreamEvent]:
+    def whole(self, body: bytes) -> list[str | StreamEvent]:
         """Events of an answer that came in one piece."""
         answer = fmt.read_answer(body, status=self._wire.status or 200, request_id=self._wire.request_id, model=self._model)
+        events: list[str | StreamEvent] = []
         if answer.reasoning:
-            yield ReasoningDelta(answer.reasoning)
+            events.append(ReasoningDelta(answer.reasoning))
         if answer.content:
-            yield answer.content
-        yield from fmt.read_tool_call_deltas([{**call.to_message_part(), "index": i} for i, call in enumerate(answer.tool_calls)])
-        yield StreamEnd(
-            finish_reason=answer.finish_reason,
-            usage=answer.usage,
-            model_name=answer.model_name,
-            citations=answer.citations,
-            images=answer.images,
-            wire=answer.wire,
+            events.append(answer.content)
+        events += [ToolCallDelta(i, call.id, call.name, call.text or "") for i, call in enumerate(answer.tool_calls)]
+        events.append(
+            StreamEnd(
+                finish_reason=answer.finish_reason,
+                usage=answer.usage,
+                model_name=answer.model_name,
+                citations=answer.citations,
+                images=answer.images,
+                wire=answer.wire,
+            )
         )
+        return events
 
     def end(self) -> StreamEnd:
         """The last event. A stream that ended without saying so was cut off.
@@ -299,8 +322,4 @@ def _body_of(answer: Any) -> bytes:
     return text.encode()
 
 
-async def _read_all(read: Any) -> bytes:
-    pieces = []
-    while piece := await read():
-        pieces.append(piece)
-    return b"".join(pieces)
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
