@@ -10,7 +10,7 @@ A row states only what differs from the defaults of :class:`~llm_master.rows.Pro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -18,64 +18,11 @@ import attrs
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
 from llm_master.errors import ConfigurationError
+from llm_master.provider_table import ProviderTable, canonical
 from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.rows import ProviderConfig
 from llm_master.settings.environment import Environment, current_environment
-
-
-def canonical(name: str) -> str:
-    """A provider's name as it is compared: case does not matter, nor do ``-`` and ``_``."""
-    return name.lower().replace("-", "_")
-
-
-class ProviderTable(MutableMapping[str, ProviderConfig]):
-    """Rows by name. Whatever is put in is checked whole, and nothing wrong gets in.
-
-    A row may be given as a plain dict. Names are found in any case, with ``-`` or ``_``.
-    """
-
-    def __init__(self, rows: Mapping[str, ProviderConfig] | None = None) -> None:
-        self._rows: dict[str, ProviderConfig] = {}
-        self.version = 0
-        """Changes with every change of the table."""
-        for name, row in (rows or {}).items():
-            self[name] = row
-
-    def __getitem__(self, name: str) -> ProviderConfig:
-        return self._rows[canonical(name)]
-
-    def __setitem__(self, name: str, row: ProviderConfig | Mapping[str, Any]) -> None:
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigurationError(f"a provider's name is a non-empty string, not {name!r}")
-        if isinstance(row, ProviderConfig):
-            row = attrs.evolve(row, name=name, provider_class=row.provider_class or UnifiedProvider)
-        elif isinstance(row, Mapping):
-            row = ProviderConfig.from_mapping(name, {"provider_class": UnifiedProvider, **row})
-        else:
-            raise ConfigurationError(f"provider row {name!r}: give a ProviderConfig or a dict of its fields, not a {type(row).__name__}")
-        cls = row.provider_class
-        if isinstance(cls, type) and not callable(getattr(cls, "generate", None)):
-            raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} has no generate(); make it a BaseLLMProvider")
-        self._rows[canonical(name)] = row
-        self.version += 1
-
-    def __delitem__(self, name: str) -> None:
-        del self._rows[canonical(name)]
-        self.version += 1
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([row.name for row in self._rows.values()])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and canonical(name) in self._rows
-
-    def __repr__(self) -> str:
-        return f"<PROVIDER_CONFIGS: {', '.join(self)}>"
-
 
 _ROWS = {
     "openai": ProviderConfig(
@@ -251,7 +198,7 @@ _ROWS = {
     ),
 }
 
-PROVIDER_CONFIGS = ProviderTable(_ROWS)
+PROVIDER_CONFIGS = ProviderTable(_ROWS, default_class=UnifiedProvider)
 """Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it."""
 
 UnifiedProvider.PROVIDER_CONFIGS = PROVIDER_CONFIGS

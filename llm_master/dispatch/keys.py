@@ -6,6 +6,9 @@ import attrs
 
 from llm_master.errors import ConfigurationError
 
+_LONG = 8
+"""Characters from which the last four may be shown."""
+
 
 @attrs.frozen
 class Key:
@@ -13,11 +16,17 @@ class Key:
 
     Attributes:
         secret: The key itself. It is shown nowhere.
-        name: Where it came from and its last four characters: how it is called in receipts, logs and errors.
+        source: Where it came from: a variable, or what else was given.
     """
 
     secret: str = attrs.field(repr=False)
-    name: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """How the key is called in receipts, logs and errors: its source and its last four characters."""
+        # Of a short key, four characters would be too much of it.
+        return f"{self.source} …{self.secret[-4:]}" if len(self.secret) >= _LONG else self.source
 
     @classmethod
     def checked(cls, secret: str, source: str) -> Key:
@@ -31,5 +40,4 @@ class Key:
             if not character.isascii() or not character.isprintable() or character == " ":
                 kind = "a space" if character == " " else "a line break" if character in "\r\n" else "no printable ASCII character"
                 raise ConfigurationError(f"the key in {source} has {kind} at position {position + 1}: paste it again")
-        # Of a short key, four characters would be too much of it.
-        return cls(secret, f"{source} …{secret[-4:]}" if len(secret) >= 8 else source)
+        return cls(secret, source)

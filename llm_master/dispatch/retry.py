@@ -37,6 +37,11 @@ class Decision:
     why: str
 
 
+def spoken(seconds: float) -> str:
+    """Seconds as people read them."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
 def action_for(error: Exception) -> Action:
     """The table's action for an error; what is no error of this library is raised."""
     return next((action for kind, action in ACTIONS if isinstance(error, kind)), "raise")
@@ -68,7 +73,7 @@ class Retries:
         if action == "cool":
             wait = asked if asked is not None else COOLING[min(self._limited, len(COOLING) - 1)]
             self._limited += 1
-            why = f"rate limited: again in {wait:.3g} s" + (", as the provider asks" if asked is not None else "")
+            why = f"rate limited: again in {spoken(wait)}" + (", as the provider asks" if asked is not None else "")
         else:
             if self._failures >= self.max_retries:
                 return Decision(None, f"given up after {self._failures} repetitions (max_retries)")
@@ -76,7 +81,7 @@ class Retries:
             wait = random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**self._failures))
             self._failures += 1
             wait = max(wait, asked or 0.0)
-            why = f"may pass: again in {wait:.3g} s"
+            why = f"may pass: again in {spoken(wait)}"
         if wait >= left:
-            return Decision(None, f"given up: it could be sent again in {wait:.3g} s, and the deadline is in {max(left, 0):.3g} s")
+            return Decision(None, f"given up: it could be sent again in {spoken(wait)}, and the deadline is in {spoken(max(left, 0))}")
         return Decision(wait, why)

@@ -26,11 +26,11 @@ RETRY_AFTER = 3600.0
 """Seconds that ``ratelimit`` asks to wait: longer than any usual deadline, so that it fails at once instead of waiting."""
 
 _FAILURES: dict[str, tuple[type[ProviderError], int | None, str]] = {
-    "timeout": (RequestTimeoutError, None, "mock: this model always times out"),
-    "ratelimit": (RateLimitError, 429, "mock: this model is always rate limited"),
-    "auth-error": (AuthenticationError, 401, "mock: this model refuses every key"),
-    "invalid-request": (InvalidRequestError, 400, "mock: this model refuses every request"),
-    "unhealthy": (ServerError, 503, "mock: this model is always down"),
+    "timeout": (RequestTimeoutError, None, "this model always times out"),
+    "ratelimit": (RateLimitError, 429, "this model is always rate limited"),
+    "auth-error": (AuthenticationError, 401, "this model refuses every key"),
+    "invalid-request": (InvalidRequestError, 400, "this model refuses every request"),
+    "unhealthy": (ServerError, 503, "this model is always down"),
 }
 MODELS = ("echo", "static", "normal", *_FAILURES)
 

@@ -1,0 +1,29 @@
+"""The command line: ``llm-master``. Each group is a file; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import click
+
+from llm_master.cli.models import models
+from llm_master.cli.providers import providers
+from llm_master.cli.query import query
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="llm_master", prog_name="llm-master")
+def main() -> None:
+    r"""Ask any language model of any provider.
+
+    \b
+    Exit codes:
+      0  an answer
+      1  the provider refused: a bad request, an unknown model, a content filter
+      2  wrong usage of this command
+      3  settings: no key, a wrong key, no funds, an unknown model name
+      4  may pass: rate limit, time-out, no connection, server error
+    """
+
+
+main.add_command(query)
+main.add_command(models)
+main.add_command(providers)

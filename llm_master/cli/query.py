@@ -1,0 +1,160 @@
+"""``llm-master query``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llm_master.cli.common import fail, print_json
+
+if TYPE_CHECKING:
+    from llm_master.types import LLMResponse, Message
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("-m", "--model", help="Model, as gpt-4.1, groq/openai/gpt-oss-20b, or a provider's name for its default model.")
+@click.option("-s", "--system", help="System message.")
+@click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="An option of the call, as temperature 0.2.")
+@click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer with usage, cost and receipt as JSON.")
+@click.option("-u", "--usage", is_flag=True, help="Print tokens, cost, time and key on standard error.")
+@click.option("--timeout", type=float, help="Seconds for one attempt.")
+@click.option("--deadline", type=float, default=600, show_default=True, help="Seconds for the whole query.")
+def query(
+    prompt: str | None,
+    model: str | None,
+    system: str | None,
+    options: tuple[tuple[str, str], ...],
+    *,
+    stream: bool,
+    as_json: bool,
+    usage: bool,
+    timeout: float | None,
+    deadline: float,
+) -> None:
+    """Ask a model.
+
+    What is piped in stands before PROMPT; with no PROMPT, or with -, it is the prompt. With no -m, DEFAULT_MODEL is
+    asked, else the first provider with a key; with no key at all, the embedded mock.
+    """
+    from llm_master.errors import LLMError
+
+    text = _with_standard_input(prompt)
+    if text is None:
+        raise click.UsageError("there is no prompt: give one as an argument, or pipe it in")
+    messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
+    messages.append({"role": "user", "content": text})
+    try:
+        response = asyncio.run(
+            _ask(
+                model or _default_model(),
+                messages,
+                {"timeout": timeout, "deadline": deadline, **{key: _value(value) for key, value in options}},
+                stream=stream and not as_json,
+            )
+        )
+    except LLMError as exc:
+        fail(exc)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if as_json:
+        print_json(_as_json(response))
+    elif not stream:
+        click.echo(response.content)
+        for call in response.tool_calls:
+            click.echo(f"{call.name}({json.dumps(call.arguments)})")
+    if usage:
+        click.echo(_usage_line(response), err=True)
+
+
+async def _ask(model: str, messages: list[Message], arguments: dict[str, Any], *, stream: bool) -> LLMResponse:
+    from llm_master.query import QueryLLM
+
+    async with QueryLLM() as llm:
+        if not stream:
+            response: LLMResponse = await llm.query(model, messages, **arguments)
+            return response
+        async with llm.stream(model, messages, **arguments) as pieces:
+            try:
+                async for text in pieces:
+                    click.echo(text, nl=False)
+            finally:
+                click.echo()
+        return pieces.response
+
+
+def _with_standard_input(prompt: str | None) -> str | None:
+    """The prompt, with what was piped in before it. A terminal or /dev/null pipes nothing in."""
+    piped = None
+    if prompt in (None, "-") or _is_piped():
+        if sys.stdin is None or sys.stdin.isatty():
+            return None if prompt == "-" else prompt
+        piped = sys.stdin.read().strip()
+    given = None if prompt == "-" else prompt
+    return "\n\n".join(part for part in (piped, given) if part) or None
+
+
+def _is_piped() -> bool:
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):  # no standard input, or one that is no file
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _value(text: str) -> Any:
+    """An option's value: JSON where it is JSON, so that numbers and booleans arrive as such; else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _default_model() -> str:
+    from llm_master.provider_configs import LLMConfig, effective
+
+    config = LLMConfig.from_env()
+    if config.default_model:
+        return str(config.default_model)
+    snapshot = effective(config)
+    for name, keys in snapshot.keys.items():
+        if keys and snapshot.usable(name) and snapshot.rows[name].default_model:
+            return name
+    click.echo(
+        "No key is set, so the embedded mock answers, which is no model: set a key, as OPENAI_API_KEY, or name one with -m.", err=True
+    )
+    return "mock"
+
+
+def _usage_line(response: LLMResponse) -> str:
+    receipt = response.receipt
+    tokens = response.usage
+
+    def shown(count: int | None) -> str:
+        return "?" if count is None else f"{count:,}"
+
+    parts = [f"{shown(tokens.input_tokens)} tokens in, {shown(tokens.output_tokens)} out"]
+    if tokens.cached_tokens:
+        parts[0] += f" ({tokens.cached_tokens:,} cached)"
+    if receipt is not None:
+        cost = "cost unknown" if receipt.cost is None else f"{receipt.cost.normalize():f} {receipt.currency} ({receipt.cost_state})"
+        attempt = receipt.attempts[-1]
+        parts += [cost, f"{attempt.latency or 0:.2f} s", f"{attempt.provider}/{attempt.model_served or attempt.model}"]
+        parts.append(attempt.key or "no key")
+        if len(receipt.attempts) > 1:
+            parts.append(f"{len(receipt.attempts)} attempts")
+    return " · ".join(parts)
+
+
+def _as_json(response: LLMResponse) -> dict[str, Any]:
+    import attrs
+
+    fields = {field.name: getattr(response, field.name) for field in attrs.fields(type(response)) if field.name != "wire"}
+    return {name: value for name, value in fields.items() if value not in (None, [])}

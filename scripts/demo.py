@@ -1,0 +1,33 @@
+"""The main job from Python: what scripts/demo runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from llm_master import LLMConfig, QueryLLM
+
+
+async def main(question: str) -> None:
+    ready = LLMConfig.from_env().validate()
+    with_key = [name for name, usable in ready.items() if usable and getattr(LLMConfig.from_env(), f"{name}_api_key")]
+    model = with_key[0] if with_key else "mock"
+    async with QueryLLM() as llm:
+        async with llm.stream(model_name=model, prompt=question) as stream:
+            async for text in stream:
+                print(text, end="", flush=True)
+        print()
+        answer = stream.response
+        receipt = answer.receipt
+        assert receipt is not None
+        print(f"\nusage    {answer.usage}")
+        print(f"cost     {answer.cost if answer.cost is not None else 'unknown'} ({receipt.cost_state})")
+        print(f"provider {receipt.provider}: {receipt.why}")
+        for number, attempt in enumerate(receipt.attempts, 1):
+            print(
+                f"attempt {number}: {attempt.model_served or attempt.model}, key {attempt.key or 'none'}, "
+                f"{attempt.latency or 0:.3f} s, {attempt.error or 'answered'}"
+            )
+
+
+asyncio.run(main(sys.argv[1]))
