@@ -198,7 +198,7 @@ class Engine:
         conversation = _conversation(messages, prompt)
         if options:
             check_names(options)
-            if None in options.values():  # None says "not given"
+            if any(value is None for value in options.values()):  # None says "not given"
                 options = {name: value for name, value in options.items() if value is not None}
         if response_format is not None:
             options["response_format"] = response_format

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError
@@ -119,6 +119,8 @@ class Endpoint:
             return Stream(session, self.host, await session.request(self, "POST", body))
         except BaseException as exc:
             session.active -= 1
+            if session.retired:
+                await session.close_if_idle()
             if not isinstance(exc, Exception) or (translated := _translated(exc, self.host)) is exc:
                 raise
             raise translated from exc
@@ -153,9 +155,10 @@ class Stream:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Close the connection, unless the answer has ended and the connection is free already."""
-        self._response.close()
-        self._leave()
+        """Close the connection, unless the answer has ended and the connection is free already, or is left to end."""
+        if self._session is not None:
+            self._response.close()
+            self._leave()
 
     def finish(self) -> None:
         """Leave the connection for reuse once the rest of the body has come, which nobody needs to wait for."""
@@ -176,7 +179,7 @@ class Stream:
 class _Session:
     """aiohttp's session on one event loop, with what is needed to close it at the right time."""
 
-    __slots__ = ("_closing", "_http", "_keeper", "active", "contexts", "retired")
+    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "retired")
 
     def __init__(self) -> None:
         import aiohttp
@@ -191,6 +194,7 @@ class _Session:
         )
         self.active = 0
         self.contexts = 0
+        self.closers: list[Callable[[], Awaitable[object]]] = []
         self.retired = False
         self._keeper: AsyncGenerator[None, None] | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -244,7 +248,14 @@ async def _close_with_loop(loop: asyncio.AbstractEventLoop, session: _Session) -
         with _lock:
             if _sessions.get(loop) is session:
                 del _sessions[loop]
+        for close in session.closers:
+            await close()
         await session._http.close()
+
+
+def close_with_loop(close: Callable[[], Awaitable[object]]) -> None:
+    """Have ``close`` awaited when the running loop's session is closed: for a client of somebody else's."""
+    current_session().closers.append(close)
 
 
 def enter() -> None:

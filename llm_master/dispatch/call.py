@@ -180,8 +180,9 @@ class Call:
         """The error for a time limit that passed."""
         route = self.target.route
         if is_deadline:
+            before = f" (before that: {self.receipt.attempts[-2].error})" if len(self.receipt.attempts) > 1 else ""
             return DeadlineExceededError(
-                f"no answer from {route.provider} within the deadline of {self._deadline:g} s; give more with deadline="
+                f"no answer from {route.provider} within the deadline of {self._deadline:g} s{before}; give more with deadline="
             )
         return RequestTimeoutError(
             f"no answer from {route.provider} within {self._timeout:g} s; give more with timeout=",

@@ -78,7 +78,8 @@ class LLMStream:
                 if event.__class__ is str:
                     self._text.append(event)
                     return event
-                self._note(event)
+                if (text := self._note(event)) is not None:
+                    return text
             await self._more()
 
     async def events(self) -> AsyncIterator[StreamEvent]:
@@ -113,7 +114,9 @@ class LLMStream:
         if not self._done:
             self._close_attempt("stopped by the caller")
             if self._task is not None and self._task is not _current_task():
+                # Another task waits for the next piece. It is woken, and closes the source on its way out.
                 self._interrupt("stop")
+                source = None
         return _Closing(source)
 
     @property
@@ -176,15 +179,22 @@ class LLMStream:
             raise  # _fail returns only for what must pass through as it is
         finally:
             self._task = None
+        if self._interrupted is not None:
+            # Interrupted, and the provider answered all the same: the interruption still holds.
+            self._fail(asyncio.CancelledError())
         self._arrived(piece)
 
     def _arrived(self, piece: Any) -> None:
         self._ready = iter(piece if isinstance(piece, list) else (piece,))
 
-    def _note(self, event: Any) -> None:
+    def _note(self, event: Any) -> str | None:
+        """Keep what an event brings; return its text, if it is one."""
+        if isinstance(event, TextDelta):
+            event = event.text
         if isinstance(event, str):
             self._text.append(event)
-        elif isinstance(event, ReasoningDelta):
+            return event
+        if isinstance(event, ReasoningDelta):
             self._reasoning.append(event.text)
         elif isinstance(event, ToolCallDelta):
             call = self._tools.setdefault(event.index, ["", "", ""])
@@ -195,10 +205,9 @@ class LLMStream:
             self._end = event
         elif isinstance(event, LLMResponse):
             self._whole = event
-        elif isinstance(event, TextDelta):
-            self._text.append(event.text)
         else:
             raise TypeError(f"a provider's stream yields str and stream events, not {type(event).__name__}")
+        return None
 
     def _assembled(self) -> LLMResponse:
         if self._whole is not None:
@@ -244,7 +253,8 @@ class LLMStream:
         """Turn what broke the stream into the right error; return for what must be raised as it is."""
         reason, self._interrupted = self._interrupted, None
         task = asyncio.current_task()
-        if isinstance(exc, asyncio.CancelledError) and reason is not None and task is not None and task.uncancel() <= self._cancelling:
+        ours = reason is not None and task is not None and task.uncancel() <= self._cancelling
+        if ours and isinstance(exc, asyncio.CancelledError):
             if reason == "stop":
                 raise StopAsyncIteration from None
             exc = TimeLimitPassed()

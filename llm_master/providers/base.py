@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_master.errors import ConfigurationError
 from llm_master.rows import ProviderConfig
+from llm_master.transport import close_with_loop
 from llm_master.types import LLMResponse, Message, StreamPiece
 
 
@@ -79,9 +80,13 @@ class BaseLLMProvider(ABC):
             return self._build_client()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = self._build_client()
+            client = self._build_client()
             if not hasattr(client, "__aenter__"):
                 self._sync_client = client
+                return client
+            self._clients[loop] = client
+            if hasattr(client, "close"):
+                close_with_loop(client.close)
         return client
 
     def _build_client(self) -> Any:

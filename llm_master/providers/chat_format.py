@@ -73,6 +73,7 @@ class ChunkChoice(msgspec.Struct):
     finish_reason: Any = None
     index: Any = 0
     error: Any = None
+    usage: WireUsage | None = None
 
 
 class GroqPart(msgspec.Struct):
@@ -170,18 +171,29 @@ def read_usage(wire: WireUsage | None) -> Usage:
     reasoning = output_details.reasoning_tokens if output_details is not None else None
     if reasoning is None:
         reasoning = wire.reasoning_tokens
-    output = wire.completion_tokens
-    # Some count the reasoning beside completion_tokens; only the total tells.
-    if reasoning and output is not None and wire.total_tokens == (wire.prompt_tokens or 0) + output + reasoning:
-        output += reasoning
-    return Usage(
-        input_tokens=wire.prompt_tokens,
-        output_tokens=output,
-        cached_tokens=cached,
-        cache_write_tokens=details.cache_write_tokens if details is not None else None,
-        reasoning_tokens=reasoning,
+    usage = Usage(
+        input_tokens=_count(wire.prompt_tokens),
+        output_tokens=_count(wire.completion_tokens),
+        cached_tokens=_count(cached),
+        cache_write_tokens=_count(details.cache_write_tokens) if details is not None else None,
+        reasoning_tokens=_count(reasoning),
         cost=_billed(wire.cost) if wire.cost is not None else None,
     )
+    # Some count the reasoning beside completion_tokens; only the total tells.
+    if (
+        usage.reasoning_tokens
+        and usage.output_tokens is not None
+        and wire.total_tokens == (usage.input_tokens or 0) + usage.output_tokens + usage.reasoning_tokens
+    ):
+        usage.output_tokens += usage.reasoning_tokens
+    return usage
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; ``None`` for whatever is none."""
+    if value.__class__ is int:
+        return value  # type: ignore[no-any-return]
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _first(*values: Any) -> Any:

@@ -38,6 +38,8 @@ BY_CODE: dict[type[e.ProviderError], frozenset[str]] = {
         "rate_limit_exceeded rate_limit_error rate_limit_reached_error rate_limited resource_exhausted "
         "too_many_requests 1302 1303 1305".split()
     ),
+    # Read only where no status says it: in an error that came under 200.
+    e.InvalidRequestError: frozenset("invalid_request_error invalid_request bad_request badrequesterror invalid_argument".split()),
     e.ServerError: frozenset("server_error internal_server_error overloaded_error engine_overloaded_error unavailable".split()),
 }
 """Codes and types of error bodies, in lower case."""

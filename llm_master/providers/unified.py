@@ -64,8 +64,8 @@ class UnifiedProvider(BaseLLMProvider):
             if not 200 <= connection.status < 300:
                 raise self._refused(Answer(connection.status, connection.headers, await connection.read_all()), model)
             reader = _ChunkReader(model, connection.status, request_id(connection.headers))
-            if connection.headers.get("Content-Type", "").startswith("application/json"):
-                # A server that does not stream, or an error that it did not call one.
+            if connection.headers.get("Content-Type", "").startswith(("application/json", "text/html")):
+                # A server that does not stream, an error that it did not call one, or no API at all.
                 yield reader.whole(await connection.read_all())
                 return
             parser = SSEParser()
@@ -229,12 +229,12 @@ class _ChunkReader:
             self._served = chunk.model
         if chunk.service_tier is not None:
             self._wire.service_tier = chunk.service_tier
-        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None)
+        choice = fmt.first_choice(chunk.choices or ())
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None) or (choice.usage if choice is not None else None)
         if usage is not None:
             self._usage = fmt.read_usage(usage)
         if chunk.citations or chunk.search_results:
             self._citations = fmt.read_citations(None, chunk.search_results or chunk.citations)
-        choice = fmt.first_choice(chunk.choices or ())
         if choice is None:
             return
         if choice.error:

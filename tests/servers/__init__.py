@@ -1,0 +1,1 @@
+"""Servers that the tests run in processes of their own."""
