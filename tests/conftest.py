@@ -31,17 +31,16 @@ class NetworkReached(Exception):
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[None]:
+def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     for name in [name for name in os.environ if _SETTINGS.fullmatch(name)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
-    # A working folder of its own, so that what a test's own tmp_path holds is no .env of the library's.
-    return _tables_restored()
 
 
+@pytest.fixture(autouse=True)
 def _tables_restored() -> Iterator[None]:
     tables: list[Any] = [PROVIDER_CONFIGS, ModelRegistry.CONFIGS]
     before = [(table, table.version, dict(table)) for table in tables]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import stat
@@ -44,6 +43,8 @@ def query(
     What is piped in stands before PROMPT; with no PROMPT, or with -, it is the prompt. With no -m, DEFAULT_MODEL is
     asked, else the first provider with a key; with no key at all, the embedded mock.
     """
+    import asyncio  # a third of what --help costs
+
     from llm_master.errors import LLMError
 
     text = _with_standard_input(prompt)

@@ -192,7 +192,7 @@ def read_usage(wire: WireUsage | None) -> Usage:
 def _count(value: Any) -> int | None:
     """A number of tokens; ``None`` for whatever is none."""
     if value.__class__ is int:
-        return value  # type: ignore[no-any-return]
+        return value
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 

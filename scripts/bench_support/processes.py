@@ -16,15 +16,6 @@ PATIENCE = 300.0
 """Seconds that one order may take before the bench gives up."""
 
 
-def raise_file_limit() -> int:
-    """Open as many files as this user may; return how many."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
 def plain_environment() -> dict[str, str]:
     """An environment in which nothing of this machine's user reaches a client: no key, no proxy, no settings file."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}

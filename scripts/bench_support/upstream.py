@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from typing import cast
 
 import uvloop
 
 from bench_support import wire
-from bench_support.processes import raise_file_limit
+from bench_support.file_limit import raise_file_limit
 
 _FLAG = re.compile(r"/([lnp])([0-9.]+)")
 _held: set[Connection] = set()
@@ -30,8 +31,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -1,0 +1,365 @@
+"""The house keeps its shape: floors, no cycles, the public names, provider names in their rooms, a light import."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import llm_master
+from llm_master import PROVIDER_CONFIGS
+
+PACKAGE = Path(llm_master.__file__).parent
+
+# A module imports lower floors, or its own subpackage. The longest name that fits holds.
+FLOORS = {
+    "llm_master": 7,
+    "llm_master.__main__": 7,
+    "llm_master.cli": 7,
+    "llm_master.query": 5,
+    "llm_master.testing": 5,
+    "llm_master.provider_configs": 4,
+    "llm_master.providers": 3,
+    "llm_master.generators": 3,
+    "llm_master.dispatch": 2,
+    "llm_master.messages": 2,
+    "llm_master.model_registry": 1,
+    "llm_master.pricing": 1,
+    "llm_master.settings": 1,
+    "llm_master.storage": 1,
+    "llm_master.transport": 1,
+    "llm_master.background": 1,
+    "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider
+    "llm_master.types": 0,
+    "llm_master.rows": 0,
+    "llm_master.errors": 0,
+    "llm_master.clock": 0,
+}
+GROUND = {name for name, floor in FLOORS.items() if floor == 0}
+
+PUBLIC_NAMES = [
+    "Attempt",
+    "AuthenticationError",
+    "BaseLLMProvider",
+    "BudgetExceededError",
+    "ConfigurationError",
+    "ContentPolicyError",
+    "ContextWindowExceededError",
+    "DeadlineExceededError",
+    "GenerationParams",
+    "InsufficientFundsError",
+    "InvalidRequestError",
+    "LLMConfig",
+    "LLMError",
+    "LLMResponse",
+    "LLMStream",
+    "MissingApiKeyError",
+    "ModelConfig",
+    "ModelNotFoundError",
+    "ModelRegistry",
+    "OpenAICompatibleProvider",
+    "PROVIDER_CONFIGS",
+    "PermissionDeniedError",
+    "PricingError",
+    "ProviderConfig",
+    "ProviderConnectionError",
+    "ProviderError",
+    "QueryLLM",
+    "RateLimitError",
+    "ReasoningDelta",
+    "Receipt",
+    "RequestTimeoutError",
+    "ServerError",
+    "StreamEnd",
+    "StreamInterruptedError",
+    "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
+    "UnifiedProvider",
+    "UnknownModelError",
+    "Usage",
+    "__version__",
+    "extract_prompt",
+]
+
+HTTP_CLIENTS = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "http", "niquests", "pycurl"}
+
+# Where a provider's name may stand outside the table, models.json and its own file, and why.
+NAMES_ALLOWED = {
+    ("rows.py", "openai"): "the SDK whose class is the default client_class",
+    ("providers/sdk.py", "openai"): "the SDK whose exceptions and stock classes this file knows",
+    ("providers/unified.py", "openai"): "a part of OpenAICompatibleProvider's name, which is a wire format's name",
+    ("cli/query.py", "openai"): "an example of a variable in the hint of what to set",
+    ("cli/query.py", "groq"): "an example of a model's name in --help",
+    ("dispatch/resolve.py", "groq"): "an example of a model's name in an error",
+    ("dispatch/resolve.py", "openai"): "an example of a model's name in an error",
+    ("cli/query.py", "mock"): "what answers where no key is set, and it says so",
+    ("query.py", "openai"): "an example of a field in an error",
+}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def runtime_nodes(tree: ast.AST):
+    """Every node but those under ``if TYPE_CHECKING:``, which never run."""
+    for child in ast.iter_child_nodes(tree):
+        if is_type_checking(child):
+            for other in child.orelse:
+                yield other
+                yield from runtime_nodes(other)
+            continue
+        yield child
+        yield from runtime_nodes(child)
+
+
+def imported_names(module: str) -> set[str]:
+    """Absolute dotted names that a module imports anywhere, also inside functions."""
+    names = set()
+    for node in runtime_nodes(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]
+                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+            # ``from package import module`` is an import of the module, where there is one.
+            names |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return names
+
+
+OWN_IMPORTS = {module: {name for name in imported_names(module) if name.partition(".")[0] == "llm_master"} for module in MODULES}
+
+
+def room(module: str) -> str:
+    return next(name for name in (module, *(module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1))) if name in FLOORS)
+
+
+def test_every_module_has_its_floor():
+    # The package itself would take in any new module: it stands for __init__ alone.
+    assert [module for module in MODULES if room(module) == "llm_master" and module != "llm_master"] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_lower_floors_or_its_own_subpackage(module):
+    here = room(module)
+    wrong = []
+    for imported in OWN_IMPORTS[module]:
+        there = room(imported)
+        if there == here or FLOORS[there] < FLOORS[here]:
+            continue
+        if {here, there} <= GROUND:
+            continue
+        # The commands and `python -m` share the top floor with the package that they start from.
+        if (here, there) == ("llm_master.__main__", "llm_master.cli"):
+            continue
+        wrong.append(f"{module} (floor {FLOORS[here]}) imports {imported} (floor {FLOORS[there]})")
+    assert wrong == []
+
+
+def test_no_import_cycle_not_even_inside_a_function():
+    state: dict[str, str] = {}
+    cycles = []
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        if state.get(module) == "done":
+            return
+        if state.get(module) == "open":
+            cycles.append(" -> ".join([*path[path.index(module) :], module]))
+            return
+        state[module] = "open"
+        for imported in sorted(OWN_IMPORTS[module]):
+            if imported in MODULES:
+                visit(imported, (*path, module))
+        state[module] = "done"
+
+    for module in MODULES:
+        visit(module, ())
+    assert cycles == []
+
+
+def test_every_import_of_ours_exists():
+    assert {name for names in OWN_IMPORTS.values() for name in names} <= set(MODULES)
+
+
+def test_the_public_names_are_exactly_these():
+    assert llm_master.__all__ == PUBLIC_NAMES
+    assert dir(llm_master) == PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_a_public_name_can_be_imported(name):
+    namespace: dict[str, object] = {}
+    exec(f"from llm_master import {name}", namespace)
+    assert namespace[name] is getattr(llm_master, name)
+
+
+def test_type_checkers_are_told_the_same_names():
+    tree = ast.parse(MODULES["llm_master"].read_text(encoding="utf-8"))
+    told = set()
+    for block in filter(is_type_checking, tree.body):
+        told |= {alias.asname for node in ast.walk(block) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert told | {"__version__"} == set(PUBLIC_NAMES)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="llm_master.*QueryLLMs"):
+        _ = llm_master.QueryLLMs
+
+
+PROVIDER_FILES = {path.stem for folder in ("providers", "generators") for path in (PACKAGE / folder).glob("*.py")}
+
+
+def words_of_code(path: Path) -> set[str]:
+    """Words of a file's identifiers and strings, in lower case; not of comments or docstrings."""
+    source = path.read_text(encoding="utf-8")
+    # A string that is a statement by itself documents, and does nothing.
+    documenting = {
+        (node.value.lineno, node.value.col_offset)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+    words = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.NAME, tokenize.STRING) and token.start not in documenting:
+            text = re.sub(r"https?://\S+", " ", token.string)  # an address in an f-string is no branch on a provider
+            text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)
+            words |= {word.lower() for word in re.findall(r"[A-Za-z0-9]+", text)}
+            words |= {word.lower() for word in re.findall(r"Open(?=AI)AI", token.string)}
+    return words
+
+
+def test_a_providers_name_stands_in_its_row_and_its_own_file_only():
+    names = {name.lower().replace("_", "") for name in PROVIDER_CONFIGS}
+    found = set()
+    for path in MODULES.values():
+        where = path.relative_to(PACKAGE).as_posix()
+        if where == "provider_configs.py":
+            continue
+        for name in words_of_code(path) & names:
+            if path.stem == name and path.parent.name in ("providers", "generators"):
+                continue
+            found.add((where, name))
+    assert found - set(NAMES_ALLOWED) == set(), "a provider is named outside its rooms"
+    assert set(NAMES_ALLOWED) - found == set(), "an exception that nobody needs any more: take it out"
+
+
+def test_only_transport_imports_an_http_client():
+    using = {
+        module
+        for module in MODULES
+        if any(name.partition(".")[0] in HTTP_CLIENTS or name.startswith("urllib.request") for name in imported_names(module))
+    }
+    assert using == {"llm_master.transport"}
+
+
+def test_transport_imports_its_http_client_on_first_use_only():
+    tree = ast.parse(MODULES["llm_master.transport"].read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert top
+    assert not {name.partition(".")[0] for node in top for name in _imported(node)} & {*HTTP_CLIENTS, "urllib", "ssl"}
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+
+
+WATCHED_IMPORT = """
+import sys, os, json, logging
+
+events = []
+class Watched(type(os.environ)):
+    def _note(self, name):
+        frame = sys._getframe(2)
+        files = []
+        while frame is not None:
+            files.append(frame.f_code.co_filename)
+            frame = frame.f_back
+        # Who asks first, past the standard library's own helpers around os.environ, is who reads it.
+        asker = next((f for f in files if os.sep + "llm_master" + os.sep in f or "importlib" in f or "site-packages" in f), "")
+        if os.sep + "llm_master" + os.sep in asker:
+            events.append(["environment", name])
+    def __getitem__(self, key): self._note(key); return super().__getitem__(key)
+    def get(self, key, default=None): self._note(key); return super().get(key, default)
+    def __contains__(self, key): self._note(key); return super().__contains__(key)
+    def __iter__(self): self._note("*"); return super().__iter__()
+    def copy(self): self._note("*"); return super().copy()
+
+os.environ.__class__ = Watched
+
+def audit(event, args):
+    if event.startswith("socket."):
+        events.append([event, ""])
+    elif event == "open" and str(args[0]).endswith(".env"):
+        events.append([event, str(args[0])])
+sys.addaudithook(audit)
+
+handlers = list(logging.root.handlers)
+STATEMENT
+new_handlers = [h for h in logging.root.handlers if h not in handlers]
+for logger in list(logging.root.manager.loggerDict.values()):
+    if getattr(logger, "name", "").startswith("llm_master"):
+        new_handlers += logger.handlers
+heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click") if m in sys.modules]
+print(json.dumps({"events": events, "handlers": [repr(h) for h in new_handlers], "heavy": heavy}))
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import llm_master", "from llm_master import QueryLLM, PROVIDER_CONFIGS", "from llm_master import *"],
+)
+def test_importing_reads_nothing_opens_nothing_and_loads_nothing_heavy(statement, tmp_path):
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-from-the-file\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED_IMPORT.replace("STATEMENT", statement)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PACKAGE.parent), "OPENAI_API_KEY": "sk-from-the-environment", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(done.stdout) == {"events": [], "handlers": [], "heavy": []}
+
+
+def test_the_watch_on_the_import_sees_what_it_should(tmp_path):
+    """The test above would pass if its watch were blind."""
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-from-the-file\n")
+    statement = "import llm_master, socket; llm_master.QueryLLM(); socket.socket().close(); logging.root.addHandler(logging.NullHandler())"
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED_IMPORT.replace("STATEMENT", statement)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(PACKAGE.parent), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    seen = json.loads(done.stdout)
+    kinds = {event for event, _ in seen["events"]}
+    assert "environment" in kinds
+    assert "open" in kinds
+    assert any(kind.startswith("socket.") for kind in kinds)
+    assert seen["handlers"]
+    assert "dotenv" in seen["heavy"]

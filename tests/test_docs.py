@@ -1,0 +1,121 @@
+"""Every code block of README and docs/ runs, and what the docs say of the code is so."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llm_master
+from llm_master import LLMError
+from llm_master.provider_configs import PROVIDER_CONFIGS, base_variable, key_variables
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+SET_UP = ("scripts/", "pip install")
+"""Commands that .ci/run itself runs, or that install; here it is only checked that they are there."""
+
+ANSWER = {
+    "id": "chatcmpl-1",
+    "model": "served-model",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Because of Rayleigh scattering."}}],
+    "usage": {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "prompt_tokens_details": {"cached_tokens": 0}},
+}
+
+
+def blocks(page, language):
+    return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+@pytest.fixture
+def everything_answers(server, monkeypatch):
+    """All providers are one server that always gives the same answer."""
+    server.answer_json(ANSWER, times=None)
+    for row in [*PROVIDER_CONFIGS.values()]:
+        if row.name != "mock":
+            monkeypatch.setenv(base_variable(row), server.base_url)
+            monkeypatch.setenv(key_variables(row)[0], "a-key-for-the-docs")
+    monkeypatch.setenv("ACME_API_BASE", server.base_url)
+    monkeypatch.setenv("ACME_API_KEY", "a-key-for-the-docs")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return server
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page, everything_answers):
+    """The blocks of a page are one program."""
+    namespace = {"__name__": "docs"}
+
+    def run_in_turn(runner):
+        for text in blocks(page, "python"):
+            code = compile(text, f"{page.name}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if "asyncio.run(" in text:
+                exec(code, namespace)
+            else:
+                result = eval(code, namespace)
+                if inspect.iscoroutine(result):
+                    runner.run(result)
+
+    with asyncio.Runner() as runner:
+        run_in_turn(runner)
+    if page.name != "errors.md":  # which shows failures of the embedded mock
+        assert everything_answers.requests, "the page's code asked nobody"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.name)
+def test_shell_blocks_run(page, everything_answers, tmp_path):
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "llm-master").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llm_master "$@"\n')
+    (commands / "llm-master").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+    for text in blocks(page, "bash"):
+        if text.startswith(SET_UP):
+            for line in text.splitlines():
+                if line.startswith("scripts/"):
+                    assert os.access(ROOT / line.split()[0], os.X_OK), line
+            continue
+        # The page's own address is that of a server on the reader's machine.
+        text = text.replace("http://127.0.0.1:8080/v1", everything_answers.base_url)
+        done = subprocess.run(["bash", "-eu"], input=text, text=True, capture_output=True, env=environment, timeout=60)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+def test_no_block_escapes():
+    """A block in another language is not run, so there are only those that are no code."""
+    for page in PAGES:
+        languages = {language for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
+        assert languages <= {"python", "bash", "text"}, page
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_errors_page_draws_the_tree():
+    (drawing,) = blocks(ROOT / "docs" / "errors.md", "text")
+    drawn = re.findall(r"\b(\w+Error)\b", drawing)
+    public = {name for name in llm_master.__all__ if isinstance(getattr(llm_master, name), type) and issubclass(getattr(llm_master, name), LLMError)}
+    assert set(drawn) - {"TimeoutError"} == public
+
+
+def test_generated_pages_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
