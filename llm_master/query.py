@@ -311,11 +311,13 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     environment = config.environment
     quick = (config.fingerprint(), environment, PROVIDER_CONFIGS.version)
     try:
-        engine = _recent.get(quick)
+        with _engines_lock:
+            engine = _recent.get(quick)
+            if engine is not None:
+                _recent.move_to_end(quick)
+                return engine
     except TypeError:
         raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
-    if engine is not None:
-        return engine
     snapshot = effective(config)
     with _engines_lock:
         engine = next((known for known in _all if known.snapshot == snapshot), None)

@@ -17,7 +17,7 @@ CostState: TypeAlias = Literal["billed", "exact", "estimated", "unknown"]
 ``estimated`` (a price or a count that matters is missing and an upper bound stands in), ``unknown``."""
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class Usage:
     """Tokens of one answer. A count that the provider did not state is ``None``.
 
@@ -84,7 +84,7 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": text}}
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class GenerationParams:
     """Generation settings of the short provider form (``BaseProvider``)."""
 
