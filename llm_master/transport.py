@@ -28,6 +28,8 @@ CONNECT_TIMEOUT = 30.0
 DRAIN_TIMEOUT = 5.0
 """Seconds that a stream's connection may take to end after its last event, before it is given up instead of reused."""
 
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
+
 _sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
 _lock = threading.Lock()
 
@@ -82,6 +84,18 @@ class Endpoint:
     def url(self) -> str:
         """Address and path, without what may hold a secret."""
         return str(self._url.with_query(None))
+
+    def shown_headers(self, secret: str | None) -> dict[str, str]:
+        """The headers of a request as they may be shown: the key, and whatever else may be one, masked."""
+        shown = {}
+        for name, value in self._headers.items():
+            if secret and secret in value:
+                shown[str(name)] = value.replace(secret, f"…{secret[-4:]}" if len(secret) >= 8 else "…")
+            elif name.lower() in _SECRET_HEADERS:
+                shown[str(name)] = "…"
+            else:
+                shown[str(name)] = value
+        return shown
 
     async def post(self, body: bytes) -> Answer:
         """Send ``body`` (JSON) and read the whole answer.

@@ -27,6 +27,8 @@ class Usage:
         cached_tokens: How many of ``input_tokens`` were read from the provider's cache.
         cache_write_tokens: How many of ``input_tokens`` were written to it.
         reasoning_tokens: How many of ``output_tokens`` were reasoning.
+        cache_write_1h_tokens: How many of ``cache_write_tokens`` were written for an hour, at another price.
+        web_searches: Searches that the provider made and bills.
         cost: What the provider itself billed, in its row's currency.
     """
 
@@ -36,6 +38,8 @@ class Usage:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost: Decimal | None = None
+    cache_write_1h_tokens: int | None = attrs.field(default=None, kw_only=True)
+    web_searches: int | None = attrs.field(default=None, kw_only=True)
 
     @property
     def total_tokens(self) -> int | None:
@@ -187,6 +191,7 @@ class LLMResponse:
         audio: Audio, as the provider gave it.
         parsed: The content as an object, where one was asked for.
         receipt: What the query did.
+        native: The provider's own form of the answer, where ours cannot say all of it (signed thoughts, server tools).
         wire: Status, request id and body as they came.
     """
 
@@ -204,6 +209,7 @@ class LLMResponse:
     audio: Any = attrs.field(default=None, kw_only=True)
     parsed: Any = attrs.field(default=None, kw_only=True)
     receipt: Receipt | None = attrs.field(default=None, kw_only=True, repr=False)
+    native: dict[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
     wire: WireAnswer | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
 
     def __str__(self) -> str:
@@ -218,12 +224,17 @@ class LLMResponse:
 
     @property
     def message(self) -> dict[str, Any]:
-        """The answer as an assistant message, to go on with the conversation."""
+        """The answer as an assistant message, to go on with the conversation, with this provider or another.
+
+        What only this provider understands stands under ``_native``, which no other is sent.
+        """
         message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
         if self.tool_calls:
             message["tool_calls"] = [call.to_message_part() for call in self.tool_calls]
         elif message["content"] is None:
             message["content"] = ""
+        if self.native is not None:
+            message["_native"] = self.native
         return message
 
 
@@ -263,6 +274,7 @@ class StreamEnd:
     model_name: str | None = None
     citations: list[Any] = attrs.field(factory=list)
     images: list[Any] = attrs.field(factory=list)
+    native: dict[str, Any] | None = attrs.field(default=None, repr=False)
     wire: WireAnswer | None = None
 
 
@@ -271,3 +283,49 @@ StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | StreamEnd
 
 StreamPiece: TypeAlias = str | StreamEvent | list[str | StreamEvent]
 """What a provider's ``stream`` yields: text, another event, or a list of them that arrived together."""
+
+
+@attrs.define(kw_only=True)
+class Plan:
+    """What a query would send. Nothing of it was sent.
+
+    Attributes:
+        provider: Name of the provider's row; ``why`` it is this one.
+        model: The wire id.
+        method: HTTP method, or ``None`` where no HTTP is spoken.
+        url: Where to.
+        headers: Headers, the key masked.
+        body: The request's body.
+        key: The key's name and last four characters.
+        renamed: Options that the provider knows under another name: ours -> its.
+        dropped: Options that would not be sent.
+    """
+
+    provider: str = ""
+    model: str = ""
+    why: str = ""
+    method: str | None = "POST"
+    url: str | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: Any = None
+    key: str | None = None
+    renamed: Mapping[str, str] = attrs.field(factory=dict)
+    dropped: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class RateLimitState:
+    """What an answer's headers say of the provider's limits. Resets are seconds since the epoch; unknown is ``None``."""
+
+    requests_limit: int | None = None
+    requests_remaining: int | None = None
+    requests_reset: float | None = None
+    tokens_limit: int | None = None
+    tokens_remaining: int | None = None
+    tokens_reset: float | None = None
+    input_tokens_limit: int | None = None
+    input_tokens_remaining: int | None = None
+    input_tokens_reset: float | None = None
+    output_tokens_limit: int | None = None
+    output_tokens_remaining: int | None = None
+    output_tokens_reset: float | None = None

@@ -8,12 +8,31 @@ import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+import attrs
 
 from llm_master.errors import ConfigurationError
 from llm_master.rows import ProviderConfig
 from llm_master.transport import close_with_loop
-from llm_master.types import LLMResponse, Message, StreamPiece
+from llm_master.types import LLMResponse, Message, Plan, StreamPiece
+
+
+@attrs.define
+class Translation:
+    """A call's options in a provider's own words.
+
+    Attributes:
+        options: What the provider is given.
+        renamed: Options that go out under another name: ours -> its.
+        dropped: Options that ask for what happens anyway, and are left out.
+        unsupported: Options that change the meaning and cannot be carried.
+    """
+
+    options: dict[str, Any] = attrs.field(factory=dict)
+    renamed: dict[str, str] = attrs.field(factory=dict)
+    dropped: list[str] = attrs.field(factory=list)
+    unsupported: list[str] = attrs.field(factory=list)
 
 
 class BaseLLMProvider(ABC):
@@ -39,6 +58,9 @@ class BaseLLMProvider(ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._sync_client: Any = None
 
+    needs_max_tokens: ClassVar[bool] = False
+    """Whether every request must say how much the model may write; the engine then adds what the model can."""
+
     @abstractmethod
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """Answer ``messages``.
@@ -60,6 +82,20 @@ class BaseLLMProvider(ABC):
         A provider that cannot stream leaves this undefined; its answer then comes as one piece.
         """
         raise NotImplementedError
+
+    def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
+        """Say the call's options in the provider's own words; ``generate`` and ``stream`` are given the result.
+
+        A provider that takes OpenAI's names leaves this undefined.
+
+        Raises:
+            InvalidRequestError: A value that the API is known to refuse.
+        """
+        return Translation(dict(options))
+
+    async def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
+        """What a request would be, with the key masked. Sends nothing."""
+        return Plan(method=None, body={"model": model, "messages": list(messages), **options})
 
     async def health_check(self) -> bool:
         """Whether the provider can be asked. A provider that cannot tell without a paid call says yes."""
@@ -106,6 +142,11 @@ class BaseLLMProvider(ABC):
 def can_stream(provider: BaseLLMProvider) -> bool:
     """Whether the provider's class defines ``stream``."""
     return type(provider).stream is not BaseLLMProvider.stream
+
+
+def translates(provider: BaseLLMProvider) -> bool:
+    """Whether the provider's class says options in words of its own."""
+    return type(provider).translate is not BaseLLMProvider.translate
 
 
 def load(what: Any, field: str) -> Any:

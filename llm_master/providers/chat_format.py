@@ -14,6 +14,7 @@ import msgspec
 
 from llm_master.errors import ProviderError, ServerError
 from llm_master.providers.failures import error_of, failure_of
+from llm_master.providers.http import unreadable
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 
@@ -270,17 +271,6 @@ def read_citations(annotations: Any, sources: Any) -> list[Any]:
         if isinstance(note, dict) and note.get("type") == "url_citation" and "url_citation" in note
     ]
     return found or (list(sources) if isinstance(sources, list) else [])
-
-
-def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:
-    """The error for a 2xx whose body is no such answer."""
-    if not body.strip():
-        what = "an empty body"
-    elif body.lstrip()[:1] == b"<":
-        what = "an HTML page, so base_url is probably not that of an API"
-    else:
-        what = f"a body that cannot be read ({exc})"
-    return ServerError(f"answered {status} with {what}: {body[:120]!r}", status=status, model=model, request_id=request_id)
 
 
 def _no_answer(body: bytes, status: int, request_id: str | None, model: str) -> ProviderError:

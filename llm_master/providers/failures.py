@@ -260,6 +260,16 @@ def duration(text: str) -> float | None:
     return seconds if 0 <= seconds < float("inf") else None
 
 
+def timestamp(text: str) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time; ``None`` for anything else."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
 def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | None = None) -> float | None:
     """Seconds until the provider wants to be asked again.
 
@@ -289,6 +299,12 @@ def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | No
     used_up: list[float] = []
     for name, value in headers.items():
         lowered = name.lower()
+        if "-ratelimit-" in lowered and lowered.endswith("-reset"):
+            # One header for each limit, with the moment at which it is whole again.
+            moment = timestamp(value)
+            if moment is not None and headers.get(lowered.removesuffix("reset") + "remaining") == "0":
+                used_up.append(max(0.0, moment - now))
+            continue
         if not lowered.startswith("x-ratelimit-reset"):
             continue
         seconds = duration(value)

@@ -1,0 +1,262 @@
+"""Anthropic's Messages API. Source: https://docs.anthropic.com/en/api/messages"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_master.errors import InvalidRequestError
+from llm_master.providers import anthropic_answer as answer
+from llm_master.providers.anthropic_messages import conversation
+from llm_master.providers.base import Translation
+from llm_master.providers.failures import timestamp
+from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.types import LLMResponse, Message, RateLimitState
+
+API_VERSION = "2023-06-01"
+DEFAULT_MAX_TOKENS = 4096
+"""For a model of which nobody knows how much it may write: every Claude may write as much."""
+
+_PLAIN = frozenset(
+    "max_tokens metadata temperature top_p top_k stop_sequences thinking output_config cache_control container context_management "
+    "mcp_servers service_tier tools tool_choice betas inference_geo".split()
+)
+"""Options that are the API's own, by its own names."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0, 0.0),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "stream_options": ({"include_usage": True}, {"include_usage": False}),
+    "store": (False,),
+    "parallel_tool_calls": (True,),
+    "response_format": ({"type": "text"},),
+}
+"""Values that ask for what happens anyway: left out without changing the meaning."""
+
+_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768}
+"""Tokens of thinking for ``reasoning_effort``, for models that take a budget."""
+
+_SCHEMA_LIMITS = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems minProperties maxProperties "
+    "patternProperties propertyNames if then else not oneOf dependentRequired dependentSchemas".split()
+)
+"""Keywords that structured output refuses: https://docs.anthropic.com/en/docs/build-with-claude/structured-outputs"""
+
+
+class AnthropicProvider(HTTPProvider):
+    """``claude-*``. Options by OpenAI's names are translated; Anthropic's own go through as they are."""
+
+    needs_max_tokens = True
+
+    def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """Path and body of a request."""
+        system, turns = conversation(messages, keeps_system_in_place=_version(model) >= (4, 8))
+        body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": DEFAULT_MAX_TOKENS, **options}
+        if system is not None:
+            body.setdefault("system", system)
+        if stream:
+            body["stream"] = True
+        body.pop("betas", None)
+        return "/messages", body
+
+    def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Headers of a request: the key, the version, and the betas that the call asks for."""
+        headers = {"anthropic-version": API_VERSION}
+        if self.api_key:
+            headers["x-api-key"] = self.api_key
+        if betas := options.get("betas"):
+            headers["anthropic-beta"] = betas if isinstance(betas, str) else ",".join(betas)
+        return headers
+
+    def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
+        """OpenAI's options in Anthropic's words.
+
+        Raises:
+            InvalidRequestError: A value that the API is known to refuse.
+        """
+        result = Translation()
+        out = result.options
+        choice: dict[str, Any] | None = None
+        for name, value in options.items():
+            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+                result.dropped.append(name)
+            elif name in ("max_tokens", "max_completion_tokens"):
+                out["max_tokens"] = value
+                if name != "max_tokens":
+                    result.renamed[name] = "max_tokens"
+            elif name == "stop":
+                out["stop_sequences"] = [value] if isinstance(value, str) else list(value)
+                result.renamed[name] = "stop_sequences"
+            elif name == "tools":
+                out["tools"] = [_tool(tool) for tool in value]
+            elif name == "tool_choice":
+                choice = {**(choice or {}), **_tool_choice(value)}
+            elif name == "parallel_tool_calls":
+                choice = {"type": "auto", **(choice or {}), "disable_parallel_tool_use": not value}
+                result.renamed[name] = "tool_choice.disable_parallel_tool_use"
+            elif name == "reasoning_effort":
+                result.renamed[name] = _effort(out, model, value)
+            elif name == "response_format":
+                out["output_config"] = {**out.get("output_config", {}), "format": _format(value)}
+                result.renamed[name] = "output_config.format"
+            elif name == "user":
+                out["metadata"] = {**out.get("metadata", {}), "user_id": value}
+                result.renamed[name] = "metadata.user_id"
+            elif name == "output_config":
+                out[name] = {**out.get(name, {}), **value}
+            elif name in _PLAIN or name not in OPENAI_ONLY:
+                out[name] = value
+            else:
+                result.unsupported.append(name)
+        if choice is not None:
+            out["tool_choice"] = choice
+        _check(out)
+        return result
+
+    def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
+        """Make an answer of a 2xx body."""
+        return answer.read_answer(body, status=status, request_id=request_id, model=model)
+
+    def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
+        """What makes events of a stream's pieces."""
+        return answer.MessageReader(model, status, request_id)
+
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+        """The ``anthropic-ratelimit-*`` headers: https://docs.anthropic.com/en/api/rate-limits#response-headers"""
+        prefix = "anthropic-ratelimit-"
+
+        def number(name: str) -> int | None:
+            text = headers.get(prefix + name)
+            return int(text) if text is not None and text.isdigit() else None
+
+        def moment(name: str) -> float | None:
+            text = headers.get(prefix + name)
+            return timestamp(text) if text else None
+
+        return RateLimitState(
+            requests_limit=number("requests-limit"),
+            requests_remaining=number("requests-remaining"),
+            requests_reset=moment("requests-reset"),
+            tokens_limit=number("tokens-limit"),
+            tokens_remaining=number("tokens-remaining"),
+            tokens_reset=moment("tokens-reset"),
+            input_tokens_limit=number("input-tokens-limit"),
+            input_tokens_remaining=number("input-tokens-remaining"),
+            input_tokens_reset=moment("input-tokens-reset"),
+            output_tokens_limit=number("output-tokens-limit"),
+            output_tokens_remaining=number("output-tokens-remaining"),
+            output_tokens_reset=moment("output-tokens-reset"),
+        )
+
+
+OPENAI_ONLY = frozenset(
+    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n prediction presence_penalty prompt_cache_key "
+    "prompt_cache_retention safety_identifier seed store stream_options top_logprobs verbosity web_search_options".split()
+)
+"""What OpenAI's API has and this one has no word for."""
+
+
+def _version(model: str) -> tuple[int, int]:
+    """``(4, 5)`` of ``claude-sonnet-4-5-20250929``; of a name without a version, ``(0, 0)``."""
+    found = re.search(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?![\d])", model)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def _effort(out: dict[str, Any], model: str, effort: Any) -> str:
+    """Set what ``reasoning_effort`` means for this model; return under which name."""
+    if effort == "none":
+        out["thinking"] = {"type": "disabled"}
+        return "thinking"
+    if _version(model) >= (4, 6):
+        out["thinking"] = {"type": "adaptive"}
+        out["output_config"] = {**out.get("output_config", {}), "effort": "low" if effort == "minimal" else effort}
+        return "output_config.effort"
+    if effort not in _BUDGETS:
+        raise InvalidRequestError(f"reasoning_effort is {effort!r}: give one of none, {', '.join(_BUDGETS)}")
+    out["thinking"] = {"type": "enabled", "budget_tokens": _BUDGETS[effort]}
+    return "thinking.budget_tokens"
+
+
+def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = tool.get("function")
+    if tool.get("type", "function") != "function" or not isinstance(function, Mapping):
+        return tool  # Anthropic's own form, or one of its server tools
+    result = {"name": function.get("name"), "input_schema": function.get("parameters") or {"type": "object", "properties": {}}}
+    if function.get("description"):
+        result["description"] = function["description"]
+    if function.get("strict"):
+        result["strict"] = True
+    return {**result, **{key: value for key, value in tool.items() if key not in ("type", "function")}}
+
+
+def _tool_choice(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        kinds = {"auto": "auto", "required": "any", "any": "any", "none": "none"}
+        if value not in kinds:
+            raise InvalidRequestError(
+                f'tool_choice is {value!r}: give "auto", "required", "none" or {{"type": "function", "function": {{"name": ...}}}}'
+            )
+        return {"type": kinds[value]}
+    if isinstance(value, Mapping) and isinstance(function := value.get("function"), Mapping):
+        return {"type": "tool", "name": function.get("name")}
+    return dict(value)
+
+
+def _format(value: Any) -> dict[str, Any]:
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind == "json_schema":
+        schema = value["json_schema"].get("schema") if isinstance(value.get("json_schema"), Mapping) else value.get("schema")
+        if not isinstance(schema, Mapping):
+            raise InvalidRequestError(
+                'response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}'
+            )
+        _check_schema(schema, "schema")
+        return {"type": "json_schema", "schema": schema}
+    raise InvalidRequestError(f"response_format of type {kind!r} is not known here: give a json_schema, which the API holds to")
+
+
+def _check_schema(schema: Any, path: str) -> None:
+    if isinstance(schema, list):
+        for position, part in enumerate(schema):
+            _check_schema(part, f"{path}[{position}]")
+    if not isinstance(schema, Mapping):
+        return
+    for keyword, value in schema.items():
+        if keyword in _SCHEMA_LIMITS or (keyword == "minItems" and value not in (0, 1)):
+            raise InvalidRequestError(
+                f"the API's structured output does not allow {keyword!r} (at {path}): leave it out and check it in the answer"
+            )
+    if schema.get("type") == "object" and schema.get("additionalProperties") not in (False, None):
+        raise InvalidRequestError(f"the API's structured output wants additionalProperties: false (at {path})")
+    for keyword in ("properties", "$defs", "definitions"):
+        for name, part in (schema.get(keyword) or {}).items():
+            _check_schema(part, f"{path}.{keyword}.{name}")
+    for keyword in ("items", "anyOf", "allOf"):
+        _check_schema(schema.get(keyword), f"{path}.{keyword}")
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """What the API refuses in any case, said before sending.
+
+    Source: https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking#feature-compatibility
+    """
+    temperature = options.get("temperature")
+    if isinstance(temperature, (int, float)) and not 0 <= temperature <= 1:
+        raise InvalidRequestError(f"temperature is {temperature}: this API takes 0 to 1")
+    thinking = options.get("thinking")
+    if not isinstance(thinking, Mapping) or thinking.get("type") not in ("enabled", "adaptive"):
+        return
+    if temperature not in (None, 1):
+        raise InvalidRequestError(f"temperature is {temperature}, and thinking allows only 1: leave temperature out, or thinking")
+    if "top_k" in options:
+        raise InvalidRequestError("top_k cannot be set with thinking: leave one of them out")
+    choice = options.get("tool_choice")
+    if isinstance(choice, Mapping) and choice.get("type") in ("any", "tool"):
+        raise InvalidRequestError("thinking allows tool_choice auto or none only: leave the forced tool out, or thinking")
+    budget, most = thinking.get("budget_tokens"), options.get("max_tokens")
+    if isinstance(budget, int) and isinstance(most, int) and budget >= most:
+        raise InvalidRequestError(f"max_tokens is {most}, and must be more than the thinking budget of {budget} tokens")

@@ -1,0 +1,119 @@
+"""A stream of chat completion chunks. Source: https://platform.openai.com/docs/api-reference/chat-streaming"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_master.errors import ProviderError, ServerError
+from llm_master.providers import chat_format as fmt
+from llm_master.providers.http import StreamReader
+from llm_master.providers.sse import NamedEvent
+from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, Usage
+
+
+class ChunkReader(StreamReader):
+    """Events of one stream from its chunks, and what only its end tells."""
+
+    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+        super().__init__(model, status, request_id)
+        self._finish_reason: str | None = None
+        self._usage: Usage | None = None
+        self._citations: list[Any] = []
+        self._images: list[Any] = []
+
+    def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
+        """As the base's, with a short way for the chunks that hold one piece of text and nothing else: nearly all."""
+        events: list[str | StreamEvent] = []
+        for data in pieces:
+            if data == b"[DONE]":
+                self.done = True
+                break
+            try:
+                chunk = fmt.read_chunk(data)
+                if (choices := chunk.choices) and (delta := (choice := choices[0]).delta) is not None:
+                    text = delta.content
+                    if (
+                        text.__class__ is str
+                        and text
+                        and choice.finish_reason is None
+                        and not choice.index
+                        and chunk.usage is None
+                        and delta.tool_calls is None
+                        and not delta.reasoning
+                        and not delta.reasoning_content
+                        and not delta.annotations
+                    ):
+                        events.append(text)
+                        continue
+                events.extend(self._rest(chunk, data))
+            except ProviderError as exc:
+                self.failure = exc
+                break
+            except msgspec.DecodeError as exc:
+                self.failure = ServerError(f"the stream holds what is no chunk ({exc}): {data[:120]!r}", model=self.model)
+                break
+        return events
+
+    def whole(self, body: bytes) -> LLMResponse:
+        """An answer that came in one piece."""
+        return fmt.read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
+
+    def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
+        if chunk.error:
+            raise fmt.stream_error(chunk.error, self.model)
+        if isinstance(data, NamedEvent) and data.name == "error":
+            raise fmt.stream_error(msgspec.json.decode(data), self.model)
+        if chunk.model.__class__ is str and chunk.model:
+            self.served = chunk.model
+        if chunk.service_tier is not None:
+            self.wire.service_tier = chunk.service_tier
+        choice = fmt.first_choice(chunk.choices or ())
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None) or (choice.usage if choice is not None else None)
+        if usage is not None:
+            self._usage = fmt.read_usage(usage)
+        if chunk.citations or chunk.search_results:
+            self._citations = fmt.read_citations(None, chunk.search_results or chunk.citations)
+        if choice is None:
+            return
+        if choice.error:
+            raise fmt.stream_error(choice.error, self.model)
+        if choice.finish_reason is not None:
+            self._finish_reason = choice.finish_reason
+        delta = choice.delta
+        if delta is None:
+            return
+        reasoning = delta.reasoning_content or delta.reasoning
+        content = delta.content
+        if content.__class__ is not str:
+            content, thinking = fmt.split_content(content)
+            reasoning = reasoning or thinking
+        if reasoning.__class__ is str and reasoning:
+            yield ReasoningDelta(reasoning)
+        if content or delta.refusal:
+            yield content or str(delta.refusal)
+        if delta.tool_calls:
+            yield from fmt.read_tool_call_deltas(delta.tool_calls)
+        if delta.annotations:
+            self._citations += fmt.read_citations(delta.annotations, None)
+        if delta.images:
+            self._images += delta.images
+
+    def end(self) -> StreamEnd:
+        """The last event. A stream that ended without saying so was cut off.
+
+        Raises:
+            ServerError: Neither ``[DONE]`` nor a finish reason came.
+        """
+        if not self.done and self._finish_reason is None:
+            raise ServerError("the stream ended without [DONE] and without a finish reason", model=self.model)
+        return StreamEnd(
+            finish_reason=self._finish_reason,
+            usage=self._usage,
+            model_name=self.served,
+            citations=self._citations,
+            images=self._images,
+            wire=self.wire,
+        )

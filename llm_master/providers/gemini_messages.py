@@ -1,0 +1,157 @@
+"""A conversation in our messages, as Gemini's contents.
+
+Source: https://ai.google.dev/api/caching#Content. A part without ``type`` is taken for one of Gemini's own and goes through as it is.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_master.errors import InvalidRequestError
+from llm_master.types import Message
+
+FORMAT = "gemini"
+"""Under this name an answer keeps its own parts, with their thought signatures, for the next turn."""
+
+_KINDS = ("image/", "audio/", "video/", "text/", "application/pdf", "application/json")
+
+Parts = list[dict[str, Any]]
+
+
+def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """System instruction and contents.
+
+    Raises:
+        InvalidRequestError: A tool result without its call, or content that the API does not take.
+    """
+    system: Parts = []
+    contents: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for position, message in enumerate(messages):
+        role = message["role"]
+        where = f"messages[{position}]"
+        if role in ("system", "developer"):
+            system += _content(message.get("content"), where)
+        elif role in ("tool", "function"):
+            _add_result(contents, message, where, names)
+        elif role == "assistant":
+            contents.append({"role": "model", "parts": _assistant(message, where, names)})
+        else:
+            contents.append({"role": "user", "parts": _content(message.get("content"), where)})
+    return ({"parts": system} if system else None), contents
+
+
+def _assistant(message: Message, where: str, names: dict[str, str]) -> Parts:
+    calls = message.get("tool_calls") or ()
+    for call in calls:
+        names[str(call.get("id"))] = str((call.get("function") or {}).get("name"))
+    native = message.get("_native")
+    if isinstance(native, Mapping) and native.get("format") == FORMAT:
+        return [dict(part) for part in native["content"]]
+    parts = _content(message.get("content"), where)
+    for part in parts:
+        if isinstance(own := part.get("functionCall"), Mapping):
+            names[str(own.get("id"))] = str(own.get("name"))
+    for call in calls:
+        function = call.get("function") or {}
+        text = function.get("arguments") or ""
+        try:
+            arguments = msgspec.json.decode(text) if isinstance(text, str) and text.strip() else text or {}
+        except msgspec.DecodeError as exc:
+            raise InvalidRequestError(f"{where}: the arguments of tool call {call.get('id')!r} are not JSON: {exc}") from exc
+        part: dict[str, Any] = {"functionCall": {"name": function.get("name"), "args": arguments}}
+        if call.get("id"):
+            part["functionCall"]["id"] = call["id"]
+        # Where Google's own OpenAI-compatible answers keep it.
+        google = (call.get("extra_content") or {}).get("google") or {}
+        if signature := google.get("thought_signature") or call.get("thought_signature"):
+            part["thoughtSignature"] = signature
+        parts.append(part)
+    return parts
+
+
+def _add_result(contents: list[dict[str, Any]], message: Message, where: str, names: dict[str, str]) -> None:
+    """Results of parallel calls stand together in one turn."""
+    call = str(message.get("tool_call_id"))
+    name = names.get(call)
+    if name is None:
+        raise InvalidRequestError(
+            f"{where} is the result of tool call {call!r}, and no message before it makes that call: "
+            "put the assistant's message with its tool_calls before the result"
+        )
+    content = message.get("content")
+    extra: Parts = []
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        parts = _content(content, where)
+        extra = [part for part in parts if "text" not in part]
+        content = "\n".join(part["text"] for part in parts if "text" in part)
+    result = {"functionResponse": {"id": call, "name": name, "response": _object(content)}}
+    last = contents[-1] if contents else None
+    if last is None or last["role"] != "user" or not any("functionResponse" in part for part in last["parts"]):
+        last = {"role": "user", "parts": []}
+        contents.append(last)
+    last["parts"] += [result, *extra]
+
+
+def _object(content: Any) -> Any:
+    """The API wants an object as a function's result; anything else becomes its ``result``."""
+    if isinstance(content, str):
+        try:
+            decoded = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            decoded = content
+        return decoded if isinstance(decoded, dict) else {"result": decoded}
+    return content if isinstance(content, Mapping) else {"result": content}
+
+
+def _content(content: Any, where: str) -> Parts:
+    if content is None or content == "":
+        return []
+    if isinstance(content, str):
+        return [{"text": content}]
+    if isinstance(content, Sequence):
+        return [_part(part, where) for part in content]
+    raise InvalidRequestError(f"{where}: content is a {type(content).__name__}: give a text or a list of parts")
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"text": part}
+    if not isinstance(part, Mapping):
+        raise InvalidRequestError(f"{where}: a part of its content is a {type(part).__name__}: give a dict with a type")
+    kind = part.get("type")
+    if kind is None:
+        return dict(part)
+    if kind in ("text", "input_text"):
+        return {"text": part.get("text", "")}
+    if kind == "refusal":
+        return {"text": part.get("refusal", "")}
+    if kind == "image_url":
+        link = part.get("image_url")
+        return _data(link.get("url") if isinstance(link, Mapping) else link, where, "image/jpeg")
+    if kind == "input_audio":
+        audio = part.get("input_audio") or {}
+        return {"inlineData": {"mimeType": f"audio/{audio.get('format', 'wav')}", "data": audio.get("data")}}
+    if kind == "file":
+        file = part.get("file") or {}
+        return _data(file.get("file_data") or file.get("file_id"), where, "application/pdf")
+    raise InvalidRequestError(f"{where}: a part of type {kind!r} is not known to this API: give text, image_url, input_audio or file")
+
+
+def _data(url: Any, where: str, default: str) -> dict[str, Any]:
+    if not isinstance(url, str) or not url:
+        raise InvalidRequestError(f"{where}: an image or file has no URL and no data")
+    if not url.startswith("data:"):
+        guessed = mimetypes.guess_type(url.partition("?")[0])[0]
+        return {"fileData": {"fileUri": url, "mimeType": guessed or default}}
+    head, comma, data = url.partition(",")
+    media, _, encoding = head.removeprefix("data:").partition(";")
+    if not comma or not encoding.endswith("base64"):
+        raise InvalidRequestError(f"{where}: a data URI must be data:TYPE;base64,DATA")
+    if not media.startswith(_KINDS):
+        raise InvalidRequestError(f"{where}: this API takes images, audio, video, PDF and text, not {media}")
+    return {"inlineData": {"mimeType": media, "data": data}}

@@ -1,0 +1,231 @@
+"""What all providers over HTTP have in common: endpoints, errors, and the way from a stream's bytes to its events."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llm_master.errors import InvalidRequestError, ProviderError, ServerError
+from llm_master.providers.base import BaseLLMProvider
+from llm_master.providers.failures import error_of, read_failure, request_id
+from llm_master.providers.sse import SSEParser
+from llm_master.rows import ProviderConfig
+from llm_master.transport import Answer, Endpoint
+from llm_master.types import (
+    LLMResponse,
+    Message,
+    Plan,
+    RateLimitState,
+    ReasoningDelta,
+    StreamEnd,
+    StreamEvent,
+    StreamPiece,
+    ToolCallDelta,
+    WireAnswer,
+)
+
+
+class HTTPProvider(BaseLLMProvider):
+    """A wire format over HTTP. A subclass says what goes out (:meth:`prepare`, :meth:`headers`) and reads what comes back."""
+
+    def __init__(self, config: ProviderConfig | None = None) -> None:
+        super().__init__(config)
+        self._endpoints: dict[Any, Endpoint] = {}
+
+    @abstractmethod
+    def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """Path (below ``base_url``) and JSON body of a request."""
+
+    @abstractmethod
+    def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """The format's own headers of a request, the key among them. A row's headers replace them."""
+
+    @abstractmethod
+    def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
+        """Make an answer of a 2xx body."""
+
+    @abstractmethod
+    def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
+        """What makes events of a stream's pieces."""
+
+    async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
+        """Answer ``messages`` in one piece."""
+        path, body = self.prepare(messages, model, options, stream=False)
+        endpoint = await self.endpoint(path, options)
+        answer = await endpoint.post(encoded(body))
+        if not 200 <= answer.status < 300:
+            raise self.refused(answer, model, endpoint)
+        return self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model)
+
+    async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
+        """Answer ``messages`` in pieces."""
+        path, body = self.prepare(messages, model, options, stream=True)
+        endpoint = await self.endpoint(path, options)
+        connection = await endpoint.open(encoded(body))
+        try:
+            if not 200 <= connection.status < 300:
+                raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
+            reader = self.reader(model, connection.status, request_id(connection.headers))
+            if connection.headers.get("Content-Type", "").startswith(("application/json", "text/html")):
+                # A server that does not stream, an error that it did not call one, or no API at all.
+                yield as_events(reader.whole(await connection.read_all()))
+                return
+            parser = SSEParser()
+            while not reader.done:
+                piece = await connection.read()
+                if events := reader.read(parser.feed(piece) if piece else parser.end()):
+                    yield events
+                if reader.failure is not None:
+                    raise reader.failure
+                if not piece:
+                    break
+            if reader.done:
+                connection.finish()
+            yield reader.end()
+        finally:
+            connection.close()
+
+    async def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
+        """What would be sent. Sends nothing."""
+        path, body = self.prepare(messages, model, options, stream=stream)
+        endpoint = await self.endpoint(path, options)
+        return Plan(url=endpoint.url, headers=endpoint.shown_headers(self.api_key), body=msgspec.json.decode(encoded(body)))
+
+    async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
+        """Where a path is, with the headers of a request; made once for each."""
+        own = self.headers(options)
+        key = (path, *own.items())
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            endpoint = self._endpoints[key] = self.new_endpoint(path, own)
+        return endpoint
+
+    def new_endpoint(self, path: str, headers: Mapping[str, str]) -> Endpoint:
+        """An endpoint below the row's ``base_url``. A row's own header replaces ours, however it is spelt."""
+        config = self.config
+        theirs = {name.lower() for name in config.headers}
+        path, _, query = path.partition("?")
+        return Endpoint(
+            (config.base_url or "").rstrip("/") + path,
+            {name: value for name, value in headers.items() if name.lower() not in theirs} | dict(config.headers),
+            query={**dict(part.split("=", 1) for part in query.split("&") if part), **config.query},
+            verify_ssl=config.verify_ssl,
+            ca_bundle=config.ca_bundle,
+        )
+
+    def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:
+        """The error for an answer that is no 2xx."""
+        return error_of(answer.status, answer.headers, read_failure(answer.body), model=model, url=endpoint.url)
+
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+        """What the answer's headers say of the limits; nothing, where the format has no such headers."""
+        return RateLimitState()
+
+
+class StreamReader:
+    """Events of one stream from its pieces, and what only its end tells.
+
+    Attributes:
+        done: The stream has said that it is over.
+        failure: What broke it, once the events before it have been handed out.
+        served: The model that answers, once known.
+    """
+
+    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+        self.model = model
+        self.wire = WireAnswer(status, request_id)
+        self.served: str | None = None
+        self.done = False
+        self.failure: Exception | None = None
+
+    def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
+        """Events of the data that arrived together.
+
+        What comes before a piece that is an error is returned, and the error stands in ``failure``.
+        """
+        events: list[str | StreamEvent] = []
+        for data in pieces:
+            try:
+                events.extend(self.events_of(data))
+            except ProviderError as exc:
+                self.failure = exc
+                break
+            except msgspec.DecodeError as exc:
+                self.failure = ServerError(f"the stream holds what cannot be read ({exc}): {data[:120]!r}", model=self.model)
+                break
+            if self.done:
+                break
+        return events
+
+    def events_of(self, data: bytes) -> Iterable[str | StreamEvent]:
+        """Events of one piece. Raises ``ProviderError`` or ``msgspec.DecodeError``."""
+        raise NotImplementedError
+
+    def whole(self, body: bytes) -> LLMResponse:
+        """An answer that came in one piece."""
+        raise NotImplementedError
+
+    def end(self) -> StreamEnd:
+        """The last event. Raises ``ServerError`` where the stream was cut off."""
+        raise NotImplementedError
+
+
+def as_events(answer: LLMResponse) -> list[str | StreamEvent]:
+    """A whole answer as the events of a stream."""
+    events: list[str | StreamEvent] = []
+    if answer.reasoning:
+        events.append(ReasoningDelta(answer.reasoning))
+    if answer.content:
+        events.append(answer.content)
+    events += [ToolCallDelta(i, call.id, call.name, call.text or "") for i, call in enumerate(answer.tool_calls)]
+    events.append(
+        StreamEnd(
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            model_name=answer.model_name,
+            citations=answer.citations,
+            images=answer.images,
+            native=answer.native,
+            wire=answer.wire,
+        )
+    )
+    return events
+
+
+def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:
+    """The error for a 2xx whose body is no such answer."""
+    if not body.strip():
+        what = "an empty body"
+    elif body.lstrip()[:1] == b"<":
+        what = "an HTML page, so base_url is probably not that of an API"
+    else:
+        what = f"a body that cannot be read ({exc})"
+    return ServerError(f"answered {status} with {what}: {body[:120]!r}", status=status, model=model, request_id=request_id)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """A request's body.
+
+    Raises:
+        InvalidRequestError: Something in it is no JSON value.
+    """
+    try:
+        return _encode(body)
+    except (TypeError, ValueError, msgspec.MsgspecError) as exc:
+        raise InvalidRequestError(f"the request cannot be written as JSON: {exc}") from exc
+
+
+def _plain(value: Any) -> Any:
+    """What msgspec does not know: read-only mappings, and objects that can dump themselves, as pydantic's."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(exclude_none=True)
+    raise TypeError(f"{type(value).__name__} {value!r:.60} is no JSON value")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
