@@ -18,14 +18,16 @@ STANDARD_TIERS = frozenset({None, "", "default", "auto", "standard", "on_demand"
 class PriceList:
     """The prices of one model, per token, worked out once."""
 
-    __slots__ = ("_cached", "_input", "_output", "_per_request", "_tiers", "_uncertain_from", "_write")
+    __slots__ = ("_cached", "_input", "_output", "_per_request", "_per_search", "_tiers", "_uncertain_from", "_write", "_write_1h")
 
     def __init__(self, row: ModelConfig) -> None:
         self._input = _per_token(row.input_price_per_million)
         self._output = _per_token(row.output_price_per_million)
         self._cached = _per_token(row.cached_input_price_per_million)
         self._write = _per_token(row.cache_write_price_per_million)
+        self._write_1h = _per_token(row.cache_write_1h_price_per_million)
         self._per_request = row.price_per_request
+        self._per_search = row.price_per_web_search
         self._tiers = [
             (tier.above_input_tokens, PriceList(_with_tier(row, tier)))
             for tier in sorted(row.price_tiers, key=lambda tier: -tier.above_input_tokens)
@@ -63,11 +65,18 @@ class PriceList:
         if cached and self._cached is not None:
             cost += cached * self._cached
         if written and self._write is not None:
-            cost += written * self._write
+            for_an_hour = min(usage.cache_write_1h_tokens or 0, written)
+            if for_an_hour and self._write_1h is None:
+                return None, "unknown"  # dearer than the other kind, by how much is not known
+            cost += (written - for_an_hour) * self._write + for_an_hour * (self._write_1h or 0)
         if tokens_out and self._output is not None:
             cost += tokens_out * self._output
         if self._per_request is not None:
             cost += self._per_request
+        if usage.web_searches:
+            if self._per_search is None:
+                return None, "unknown"
+            cost += usage.web_searches * self._per_search
         return cost, self._state(state)
 
     def _state(self, state: CostState) -> CostState:
@@ -81,10 +90,17 @@ def _per_token(per_million: Decimal | None) -> Decimal | None:
 
 
 def _with_tier(row: ModelConfig, tier: PriceTier) -> ModelConfig:
-    fields = ("input_price_per_million", "output_price_per_million", "cached_input_price_per_million", "cache_write_price_per_million")
+    fields = (
+        "input_price_per_million",
+        "output_price_per_million",
+        "cached_input_price_per_million",
+        "cache_write_price_per_million",
+        "cache_write_1h_price_per_million",
+    )
     return ModelConfig(
         **{name: getattr(row, name) if (price := getattr(tier, name)) is None else price for name in fields},
         price_per_request=row.price_per_request,
+        price_per_web_search=row.price_per_web_search,
     )
 
 
@@ -126,6 +142,7 @@ def _look_up(base_url: str, model: str) -> ModelConfig | None:
         "output_price_per_million": "output_mtok",
         "cached_input_price_per_million": "cache_read_mtok",
         "cache_write_price_per_million": "cache_write_mtok",
+        "cache_write_1h_price_per_million": "cache_write_1h_mtok",
     }
     base: dict[str, Any] = {}
     tiers: dict[int, dict[str, Any]] = {}
@@ -136,8 +153,10 @@ def _look_up(base_url: str, model: str) -> ModelConfig | None:
         base[ours] = getattr(price, "base", price)
         for tier in getattr(price, "tiers", ()):
             tiers.setdefault(tier.start, {})[ours] = tier.price
+    searches = getattr(prices, "web_searches_kcount", None)
     return ModelConfig(
         **base,
+        price_per_web_search=searches / 1000 if searches is not None else None,
         price_tiers=tuple(PriceTier(above_input_tokens=start, **fields) for start, fields in sorted(tiers.items())),
         context_window=info.context_window,
         source=next(iter(provider.pricing_urls or ()), None),

@@ -146,13 +146,36 @@ _ROWS = {
         default_model="command-a-03-2025",
         renames={"max_completion_tokens": "max_tokens"},
     ),
+    "anthropic": ProviderConfig(
+        display_name="Anthropic",
+        provider_class="llm_master.providers.anthropic:AnthropicProvider",
+        base_url="https://api.anthropic.com/v1",
+        api_key_env=("CLAUDE_API_KEY",),
+        prefixes=("claude-",),
+        default_model="claude-haiku-5-5",
+        supports_caching=True,
+    ),
     "gemini": ProviderConfig(
         display_name="Google Gemini",
-        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        provider_class="llm_master.providers.gemini:GeminiProvider",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        aliases=("googleai",),
         api_key_env=("GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         prefixes=("gemini-",),
         default_model="gemini-3.5-flash-lite",
         supports_caching=True,
+    ),
+    "vertex": ProviderConfig(
+        # With a key, the address of express mode; a service account finds its own, below its project.
+        display_name="Google Vertex AI",
+        provider_class="llm_master.providers.vertex:VertexProvider",
+        base_url="https://aiplatform.googleapis.com/v1beta1/publishers/google",
+        aliases=("vertexai",),
+        api_key_env=("VERTEXAI_API_KEY",),
+        requires_key=False,
+        default_model="gemini-3.5-flash-lite",
+        supports_caching=True,
+        scope="https://www.googleapis.com/auth/cloud-platform",
     ),
     "chutes": ProviderConfig(
         display_name="Chutes",
@@ -211,6 +234,7 @@ class _Options:
     preferred_provider: str | None = None
     default_model: str | None = None
     max_attempts: int = 10
+    on_unsupported: str = "error"
     clock: Clock = SYSTEM_CLOCK
 
 
@@ -223,7 +247,8 @@ class LLMConfig:
     Args:
         environment: Variables to read instead of the process environment and ``.env``; ``{}`` for none.
         **fields: ``<name>_api_key``, ``<name>_api_base``, ``preferred_provider``, ``default_model``, ``max_attempts``
-            (sends of one query over everything), ``clock``.
+            (sends of one query over everything), ``on_unsupported`` (``"error"``, or ``"drop"`` to leave out options that a
+            provider does not take; the receipt lists them), ``clock``.
 
     Raises:
         TypeError: A field that there is not.
@@ -240,6 +265,8 @@ class LLMConfig:
         attempts = fields.get("max_attempts", 1)
         if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
             raise ConfigurationError(f"max_attempts is {attempts!r}: give a whole number of at least 1")
+        if fields.get("on_unsupported", "error") not in ("error", "drop"):
+            raise ConfigurationError(f'on_unsupported is {fields["on_unsupported"]!r}: give "error" or "drop"')
         self._fields = fields
         self._environment = (
             None if environment is None else environment if isinstance(environment, Environment) else Environment(environment)

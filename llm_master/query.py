@@ -14,7 +14,7 @@ import attrs
 from llm_master import pricing, transport
 from llm_master.background import run_in_background
 from llm_master.dispatch.call import Call, Target
-from llm_master.dispatch.options import check_names, rename
+from llm_master.dispatch.options import check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.stream import LLMStream
 from llm_master.errors import ConfigurationError, InvalidRequestError
@@ -28,9 +28,10 @@ from llm_master.provider_configs import (
     key_variables,
     provider_class,
 )
-from llm_master.providers.base import BaseLLMProvider, can_stream
+from llm_master.providers.base import BaseLLMProvider, can_stream, translates
 from llm_master.providers.sdk import translated
-from llm_master.types import LLMResponse, Message
+from llm_master.providers.short import BaseProvider, ShortForm
+from llm_master.types import LLMResponse, Message, Plan
 
 
 class QueryLLM:
@@ -149,6 +150,32 @@ class QueryLLM:
         call, provider = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         return LLMStream(call, streams=_streams(call, provider))
 
+    def plan(
+        self,
+        model_name: str,
+        messages: Sequence[Message] | None = None,
+        *,
+        prompt: str | None = None,
+        stream: bool = False,
+        response_format: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float | None = None,
+        deadline: float = 600,
+        extra_body: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Plan:
+        """What :meth:`query` would send with these arguments: resolved and translated, the key masked. Sends nothing.
+
+        It need not be awaited, and may be.
+        """
+        call, provider = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
+        plan = provider.plan(call.messages, call.target.route.model, stream=stream, **call.options)
+        receipt = call.receipt
+        plan.provider, plan.model, plan.why = receipt.provider, call.target.route.model, receipt.why
+        plan.renamed, plan.dropped = receipt.renamed, receipt.dropped
+        plan.key = call.key.name if call.key is not None else None
+        return plan
+
     def query_sync(self, model_name: str, messages: Sequence[Message] | None = None, **arguments: Any) -> LLMResponse:
         """:meth:`query` for scripts and notebooks: blocks until the answer is there, also where an event loop runs.
 
@@ -173,6 +200,7 @@ class Engine:
         self._providers: dict[str, BaseLLMProvider] = {}
         self._targets: dict[str, Target] = {}
         self._registry_version = ModelRegistry.CONFIGS.version
+        self._drop = snapshot.options.on_unsupported == "drop"
         self._resolver = Resolver(
             snapshot.rows,
             usable=snapshot.usable,
@@ -196,6 +224,7 @@ class Engine:
     ) -> tuple[Call, BaseLLMProvider]:
         """Check, resolve and translate one query. Nothing is sent yet."""
         conversation = _conversation(messages, prompt)
+        drop = options.pop("on_unsupported", self.snapshot.options.on_unsupported) == "drop" if options else self._drop
         if options:
             check_names(options)
             if any(value is None for value in options.values()):  # None says "not given"
@@ -208,7 +237,21 @@ class Engine:
         route = target.route
         if route.options:
             options = {**route.options, **options}
-        renamed = rename(options, target.renames, route.provider) if target.renames and options else {}
+        keys = self.snapshot.keys[route.provider]
+        provider = self._providers.get(route.provider) or self._provider(route.provider)
+        renamed: dict[str, str] = {}
+        dropped: list[str] = []
+        if target.renames and options:
+            renamed, dropped = rename(options, target.renames, route.provider)
+            refuse(dropped, route.provider, drop=drop)
+        if route.generator is None and translates(provider):
+            if provider.needs_max_tokens and target.max_output_tokens and options.keys().isdisjoint(_MAX_TOKENS):
+                options["max_tokens"] = target.max_output_tokens
+            said = provider.translate(route.model, options)
+            refuse(said.unsupported, route.provider, drop=drop)
+            options = said.options
+            renamed |= said.renamed
+            dropped += said.dropped + said.unsupported
         if extra_body is not None:
             if not isinstance(extra_body, Mapping):
                 raise InvalidRequestError(f'extra_body is a {type(extra_body).__name__}: give a dict, as {{"top_k": 40}}')
@@ -217,8 +260,6 @@ class Engine:
             timeout = target.row.timeout
         if not timeout > 0 or not deadline > 0:
             raise InvalidRequestError(f"timeout is {timeout!r} and deadline is {deadline!r}: both are seconds above 0")
-        keys = self.snapshot.keys[route.provider]
-        provider = self._providers.get(route.provider) or self._provider(route.provider)
         settings = self.snapshot.options
         call = Call(
             target,
@@ -227,6 +268,7 @@ class Engine:
             conversation,
             options,
             renamed,
+            dropped,
             timeout=timeout,
             deadline=deadline,
             max_attempts=settings.max_attempts,
@@ -265,7 +307,8 @@ class Engine:
         row = self.snapshot.rows[name]
         keys = self.snapshot.keys[name]
         bound = attrs.evolve(row, api_key=keys[0].secret if keys else None)
-        provider = provider_class(row)(bound)
+        cls = provider_class(row)
+        provider = ShortForm(bound, cls) if issubclass(cls, BaseProvider) else cls(bound)
         if not isinstance(provider, BaseLLMProvider):
             raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
         # Of two threads that come here at once, both get the object that was first.
@@ -289,6 +332,8 @@ class Engine:
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
 
+
+_MAX_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
 
 _TARGETS = 10_000
 """Resolved names kept per engine. Names that come from users' input are unbounded in number."""

@@ -59,6 +59,7 @@ class ProviderConfig:
         headers: Added to every request; one of them may replace ours.
         prefixes: Model names that begin so belong here, where the prefix is the longest of the table.
         models: Declared models: name -> ``{"id": wire id, "options": {...}}``, both optional.
+        aliases: Other names of this provider.
         default_model: Wire id used where only the provider is named. ``model`` is accepted for it.
         api_key: A key given directly. It is shown nowhere.
         api_key_env: Variables looked at after ``<NAME>_API_KEY``, in order.
@@ -90,8 +91,9 @@ class ProviderConfig:
     headers: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     prefixes: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
     models: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, converter=_models)
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
     default_model: str | None = None
-    model: str | None = attrs.field(default=None, repr=False)
+    _model: str | None = attrs.field(default=None, alias="model", repr=False, eq=False)
     api_key: str | None = attrs.field(default=None, repr=_masked)
     api_key_env: tuple[str, ...] = attrs.field(default=(), converter=_names)
     api_key_attr: str = ""
@@ -113,11 +115,16 @@ class ProviderConfig:
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
 
     def __attrs_post_init__(self) -> None:
-        if self.model is not None:
-            object.__setattr__(self, "default_model", self.default_model or self.model)
-            object.__setattr__(self, "model", None)
+        if self._model is not None:
+            object.__setattr__(self, "default_model", self.default_model or self._model)
+            object.__setattr__(self, "_model", None)
         if faults := _provider_faults(self):
             raise ConfigurationError(_report(f"provider row {self.name!r}" if self.name else "provider row", faults))
+
+    @property
+    def model(self) -> str | None:
+        """``default_model``, by the name that providers written for other libraries read."""
+        return self.default_model
 
     @classmethod
     def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ProviderConfig:
@@ -134,6 +141,7 @@ class PriceTier:
     output_price_per_million: Decimal | None = None
     cached_input_price_per_million: Decimal | None = None
     cache_write_price_per_million: Decimal | None = None
+    cache_write_1h_price_per_million: Decimal | None = None
 
 
 def _price(value: Any) -> Any:
@@ -164,8 +172,10 @@ _PRICES = (
     "output_price_per_million",
     "cached_input_price_per_million",
     "cache_write_price_per_million",
+    "cache_write_1h_price_per_million",
     "price_per_image",
     "price_per_request",
+    "price_per_web_search",
 )
 
 
@@ -179,8 +189,10 @@ class ModelConfig:
         output_price_per_million: The same for output tokens, reasoning included.
         cached_input_price_per_million: The same for input tokens read from the provider's cache.
         cache_write_price_per_million: The same for input tokens written to it.
+        cache_write_1h_price_per_million: The same for input tokens written to it for an hour.
         price_per_image: Price of one image.
         price_per_request: Price of one request, beside its tokens.
+        price_per_web_search: Price of one search that the provider makes for the answer.
         price_tiers: Prices of requests with longer input; the highest one passed holds for the whole request.
         prices_vary: The provider charges by time of day or by route, so that a cost by these prices is an estimate.
         prices_hold_until: ISO date of the first day on which these prices no longer hold; from then on, an estimate.
@@ -202,8 +214,10 @@ class ModelConfig:
     output_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     cached_input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     cache_write_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    cache_write_1h_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     price_per_image: Decimal | None = attrs.field(default=None, converter=_price)
     price_per_request: Decimal | None = attrs.field(default=None, converter=_price)
+    price_per_web_search: Decimal | None = attrs.field(default=None, converter=_price)
     price_tiers: tuple[PriceTier, ...] = attrs.field(default=(), converter=_tiers)
     prices_vary: bool = False
     prices_hold_until: str | None = None
@@ -248,7 +262,7 @@ def _report(what: str, faults: list[str]) -> str:
 
 
 def _from_mapping(cls: type[_Row], what: str, fields: Mapping[str, Any]) -> _Row:
-    known = [a.name for a in attrs.fields(cls)]  # type: ignore[arg-type]  # both kinds of row are attrs classes
+    known = [a.alias or a.name for a in attrs.fields(cls)]  # type: ignore[arg-type]  # both kinds of row are attrs classes
     faults = []
     for key in fields:
         if key not in known:
@@ -309,7 +323,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
     (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
-    (("prefixes", "api_key_env"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
+    (("prefixes", "api_key_env", "aliases"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
     (("generate_map",), _is_generate_map, 'give {"model": async function (provider, messages, model, **options) or a method\'s name}'),
     (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
     (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),

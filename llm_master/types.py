@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
@@ -311,6 +311,11 @@ class Plan:
     key: str | None = None
     renamed: Mapping[str, str] = attrs.field(factory=dict)
     dropped: tuple[str, ...] = ()
+
+    def __await__(self) -> Generator[Any, None, Plan]:
+        # Everything else of QueryLLM is awaited, so this may be, too.
+        return self
+        yield
 
 
 @attrs.frozen(kw_only=True)

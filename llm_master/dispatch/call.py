@@ -39,11 +39,12 @@ class Target:
         route: Provider, wire id and options.
         row: The provider's row.
         renames: Options that provider or model know under another name.
+        max_output_tokens: How much the model may write, if that is known.
         prices: The model's prices, or ``None`` if they are not known.
         look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
     """
 
-    __slots__ = ("look_up", "name", "prices", "renames", "route", "row")
+    __slots__ = ("look_up", "max_output_tokens", "name", "prices", "renames", "route", "row")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Target:
         self.route = route
         self.row = row
         self.renames: Mapping[str, str | None] = {**row.renames, **(model.renames if model is not None else {})}
+        self.max_output_tokens = model.max_output_tokens if model is not None else None
         self.prices = PriceList(model) if model is not None else None
         self.look_up = look_up
 
@@ -90,6 +92,7 @@ class Call:
         messages: Sequence[Message],
         options: dict[str, Any],
         renamed: Mapping[str, str],
+        dropped: Sequence[str],
         *,
         timeout: float,
         deadline: float,
@@ -118,6 +121,7 @@ class Call:
             why=route.why,
             options=options,
             renamed=renamed,
+            dropped=tuple(dropped),
             currency=target.row.currency,
         )
 

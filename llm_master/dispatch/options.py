@@ -47,20 +47,34 @@ def check_names(options: Mapping[str, Any]) -> None:
         _accepted.add(name)
 
 
-def rename(options: dict[str, Any], renames: Mapping[str, str | None], provider: str) -> dict[str, str]:
-    """Put options under the names that this provider or model knows; return what was renamed.
+def rename(options: dict[str, Any], renames: Mapping[str, str | None], provider: str) -> tuple[dict[str, str], list[str]]:
+    """Put options under the names that this provider or model knows; return what was renamed, and what it refuses.
 
     Raises:
-        InvalidRequestError: The API refuses an option, or it was given under both names.
+        InvalidRequestError: An option was given under both its names.
     """
     renamed = {}
+    unsupported = []
     for ours, theirs in renames.items():
         if ours not in options:
             continue
         if theirs is None:
-            raise InvalidRequestError(f"{provider} does not take {ours!r}: leave it out", provider=provider)
+            del options[ours]
+            unsupported.append(ours)
+            continue
         if theirs in options:
             raise InvalidRequestError(f"{ours!r} and {theirs!r} are one option for {provider}: give one of them", provider=provider)
         options[theirs] = options.pop(ours)
         renamed[ours] = theirs
-    return renamed
+    return renamed, unsupported
+
+
+def refuse(unsupported: list[str], provider: str, *, drop: bool) -> None:
+    """Refuse what a provider has no word for, unless it was agreed that it is dropped.
+
+    Raises:
+        InvalidRequestError: Names the options.
+    """
+    if unsupported and not drop:
+        names = ", ".join(map(repr, unsupported))
+        raise InvalidRequestError(f'{provider} does not take {names}: leave it out, or say on_unsupported="drop"', provider=provider)

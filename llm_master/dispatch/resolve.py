@@ -58,6 +58,7 @@ class Resolver:
         self._registered = registered
         self._registered_names = registered_names
         self._explain_missing = explain_missing
+        self._aliases = {alias.lower().replace("-", "_"): name for name, row in rows.items() for alias in row.aliases}
         self._preferred = self._provider_named(preferred) if preferred else None
         if preferred and self._preferred is None:
             near = difflib.get_close_matches(preferred, rows, 1)
@@ -140,7 +141,7 @@ class Resolver:
 
     def _provider_named(self, name: str) -> str | None:
         wanted = name.lower().replace("-", "_")
-        return wanted if wanted in self._rows else None
+        return wanted if wanted in self._rows else self._aliases.get(wanted)
 
     def _unknown(self, name: str) -> UnknownModelError:
         names = set(self._registered_names())

@@ -222,6 +222,7 @@ class LLMStream:
             tool_calls=[ToolCall.from_text(*self._tools[index]) for index in sorted(self._tools)],
             citations=end.citations,
             images=end.images,
+            native=end.native,
             wire=end.wire,
         )
 

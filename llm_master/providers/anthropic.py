@@ -1,4 +1,4 @@
-"""Anthropic's Messages API. Source: https://docs.anthropic.com/en/api/messages"""
+"""Anthropic's Messages API (https://docs.anthropic.com/en/api/messages)."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class AnthropicProvider(HTTPProvider):
         return answer.MessageReader(model, status, request_id)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
-        """The ``anthropic-ratelimit-*`` headers: https://docs.anthropic.com/en/api/rate-limits#response-headers"""
+        """The ``anthropic-ratelimit-*`` headers (https://docs.anthropic.com/en/api/rate-limits#response-headers)."""
         prefix = "anthropic-ratelimit-"
 
         def number(name: str) -> int | None:

@@ -93,7 +93,7 @@ class BaseLLMProvider(ABC):
         """
         return Translation(dict(options))
 
-    async def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
+    def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
         """What a request would be, with the key masked. Sends nothing."""
         return Plan(method=None, body={"model": model, "messages": list(messages), **options})
 

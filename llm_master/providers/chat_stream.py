@@ -1,4 +1,4 @@
-"""A stream of chat completion chunks. Source: https://platform.openai.com/docs/api-reference/chat-streaming"""
+"""A stream of chat completion chunks (https://platform.openai.com/docs/api-reference/chat-streaming)."""
 
 from __future__ import annotations
 

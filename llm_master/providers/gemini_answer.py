@@ -1,4 +1,4 @@
-"""Gemini's answers, whole and streamed. Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse"""
+"""Gemini's answers, whole and streamed (https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     if not reader.candidates:
         raise ServerError(f"answered {status} without a candidate: {body[:120]!r}", status=status, model=model, request_id=request_id)
     end = reader.end()
-    response = LLMResponse(
+    return LLMResponse(
         "".join(event for event in events if isinstance(event, str)),
         end.model_name or model,
         end.usage or Usage(),
@@ -105,7 +105,6 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         native=end.native,
         wire=WireAnswer(status, request_id, body, end.wire.service_tier if end.wire is not None else None),
     )
-    return response
 
 
 def read_usage(wire: WireUsage | None) -> Usage:

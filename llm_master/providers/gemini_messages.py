@@ -30,7 +30,8 @@ def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any] | None, li
     """
     system: Parts = []
     contents: list[dict[str, Any]] = []
-    names: dict[str, str] = {}
+    # Of each call its name, which a result must repeat, and the id that the API knows it by, if it knows one.
+    names: dict[str, tuple[str, str | None]] = {}
     for position, message in enumerate(messages):
         role = message["role"]
         where = f"messages[{position}]"
@@ -45,17 +46,19 @@ def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any] | None, li
     return ({"parts": system} if system else None), contents
 
 
-def _assistant(message: Message, where: str, names: dict[str, str]) -> Parts:
+def _assistant(message: Message, where: str, names: dict[str, tuple[str, str | None]]) -> Parts:
     calls = message.get("tool_calls") or ()
-    for call in calls:
-        names[str(call.get("id"))] = str((call.get("function") or {}).get("name"))
     native = message.get("_native")
-    if isinstance(native, Mapping) and native.get("format") == FORMAT:
-        return [dict(part) for part in native["content"]]
-    parts = _content(message.get("content"), where)
-    for part in parts:
-        if isinstance(own := part.get("functionCall"), Mapping):
-            names[str(own.get("id"))] = str(own.get("name"))
+    is_native = isinstance(native, Mapping) and native.get("format") == FORMAT
+    parts = [dict(part) for part in native["content"]] if is_native and native else _content(message.get("content"), where)
+    own = {str(part["functionCall"].get("id")): str(part["functionCall"].get("name")) for part in parts if "functionCall" in part}
+    names.update((name, (function, name)) for name, function in own.items())
+    for call in calls:
+        name = str(call.get("id"))
+        known = name if name in own or not is_native else None
+        names[name] = (str((call.get("function") or {}).get("name")), known)
+    if is_native:
+        return parts
     for call in calls:
         function = call.get("function") or {}
         text = function.get("arguments") or ""
@@ -63,22 +66,21 @@ def _assistant(message: Message, where: str, names: dict[str, str]) -> Parts:
             arguments = msgspec.json.decode(text) if isinstance(text, str) and text.strip() else text or {}
         except msgspec.DecodeError as exc:
             raise InvalidRequestError(f"{where}: the arguments of tool call {call.get('id')!r} are not JSON: {exc}") from exc
-        part: dict[str, Any] = {"functionCall": {"name": function.get("name"), "args": arguments}}
+        made: dict[str, Any] = {"functionCall": {"name": function.get("name"), "args": arguments}}
         if call.get("id"):
-            part["functionCall"]["id"] = call["id"]
+            made["functionCall"]["id"] = call["id"]
         # Where Google's own OpenAI-compatible answers keep it.
         google = (call.get("extra_content") or {}).get("google") or {}
         if signature := google.get("thought_signature") or call.get("thought_signature"):
-            part["thoughtSignature"] = signature
-        parts.append(part)
+            made["thoughtSignature"] = signature
+        parts.append(made)
     return parts
 
 
-def _add_result(contents: list[dict[str, Any]], message: Message, where: str, names: dict[str, str]) -> None:
+def _add_result(contents: list[dict[str, Any]], message: Message, where: str, names: dict[str, tuple[str, str | None]]) -> None:
     """Results of parallel calls stand together in one turn."""
     call = str(message.get("tool_call_id"))
-    name = names.get(call)
-    if name is None:
+    if call not in names:
         raise InvalidRequestError(
             f"{where} is the result of tool call {call!r}, and no message before it makes that call: "
             "put the assistant's message with its tool_calls before the result"
@@ -89,7 +91,9 @@ def _add_result(contents: list[dict[str, Any]], message: Message, where: str, na
         parts = _content(content, where)
         extra = [part for part in parts if "text" not in part]
         content = "\n".join(part["text"] for part in parts if "text" in part)
-    result = {"functionResponse": {"id": call, "name": name, "response": _object(content)}}
+    name, known = names[call]
+    response = {"name": name, "response": _object(content)}
+    result = {"functionResponse": response if known is None else {"id": known, **response}}
     last = contents[-1] if contents else None
     if last is None or last["role"] != "user" or not any("functionResponse" in part for part in last["parts"]):
         last = {"role": "user", "parts": []}

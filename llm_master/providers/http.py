@@ -88,10 +88,10 @@ class HTTPProvider(BaseLLMProvider):
         finally:
             connection.close()
 
-    async def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
+    def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
         """What would be sent. Sends nothing."""
         path, body = self.prepare(messages, model, options, stream=stream)
-        endpoint = await self.endpoint(path, options)
+        endpoint = self.new_endpoint(path, self.headers(options))
         return Plan(url=endpoint.url, headers=endpoint.shown_headers(self.api_key), body=msgspec.json.decode(encoded(body)))
 
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
@@ -103,13 +103,14 @@ class HTTPProvider(BaseLLMProvider):
             endpoint = self._endpoints[key] = self.new_endpoint(path, own)
         return endpoint
 
-    def new_endpoint(self, path: str, headers: Mapping[str, str]) -> Endpoint:
+    def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
         """An endpoint below the row's ``base_url``. A row's own header replaces ours, however it is spelt."""
         config = self.config
+        base_url = base_url or config.base_url or ""
         theirs = {name.lower() for name in config.headers}
         path, _, query = path.partition("?")
         return Endpoint(
-            (config.base_url or "").rstrip("/") + path,
+            base_url.rstrip("/") + path,
             {name: value for name, value in headers.items() if name.lower() not in theirs} | dict(config.headers),
             query={**dict(part.split("=", 1) for part in query.split("&") if part), **config.query},
             verify_ssl=config.verify_ssl,

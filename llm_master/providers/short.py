@@ -1,0 +1,98 @@
+"""The short form of a provider: one text in, one text out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+
+from llm_master.errors import ProviderConnectionError, RequestTimeoutError, ServerError
+from llm_master.providers.base import BaseLLMProvider, extract_prompt
+from llm_master.providers.sdk import translated
+from llm_master.rows import ProviderConfig
+from llm_master.types import GenerationParams, LLMResponse, Message
+
+T = TypeVar("T")
+
+_MAY_PASS = (ServerError, ProviderConnectionError, RequestTimeoutError)
+
+
+class BaseProvider(ABC):
+    """A provider that takes a prompt and returns a text. For a row's ``provider_class``.
+
+    Attributes:
+        config: The row; ``config.api_key``, ``config.base_url`` and ``config.model`` are what a provider mostly needs.
+        base_url: The row's, else ``DEFAULT_BASE_URL``.
+        model: The row's default model, else ``DEFAULT_MODEL``.
+    """
+
+    DEFAULT_BASE_URL: ClassVar[str | None] = None
+    DEFAULT_MODEL: ClassVar[str | None] = None
+
+    def __init__(self, config: ProviderConfig) -> None:
+        self.config = config
+        self.api_key = config.api_key
+        self.base_url = config.base_url or self.DEFAULT_BASE_URL
+        self.model = config.default_model or self.DEFAULT_MODEL
+        self.logger = logging.getLogger(f"llm_master.providers.{config.name or type(self).__name__}")
+
+    @abstractmethod
+    async def generate(self, prompt: str, params: GenerationParams | None = None) -> str:
+        """Answer ``prompt``."""
+
+    async def health_check(self) -> bool:
+        """Whether the provider can be asked."""
+        return True
+
+    async def _retry_with_backoff(self, func: Callable[[], Awaitable[T]]) -> T:
+        """Await ``func()``, again after a failure that may pass, up to ``config.max_retries`` times.
+
+        Within ``QueryLLM`` that is 0: the engine repeats, and two that repeat would multiply.
+        """
+        for repetition in range(self.config.max_retries + 1):
+            try:
+                return await func()
+            except Exception as exc:
+                error = translated(exc)
+                if not isinstance(error, _MAY_PASS) or repetition == self.config.max_retries:
+                    if error is exc:
+                        raise
+                    raise error from exc
+                await asyncio.sleep(random.uniform(0, min(8.0, 0.5 * 2**repetition)))
+        raise AssertionError("unreachable: the last repetition returns or raises")
+
+
+class ShortForm(BaseLLMProvider):
+    """A ``BaseProvider`` under the contract of all others: the conversation becomes a prompt, the options its params."""
+
+    def __init__(self, config: ProviderConfig, cls: type[Any]) -> None:
+        super().__init__(config)
+        self._cls = cls
+        self._inner = cls(attrs.evolve(config, max_retries=0))
+        self._others: dict[str, Any] = {}
+
+    async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
+        """Answer the last user message; system messages stand before it."""
+        system = [extract_prompt([{**message, "role": "user"}]) for message in messages if message.get("role") in ("system", "developer")]
+        prompt = "\n\n".join([*system, extract_prompt(messages)])
+        known = {field.name for field in attrs.fields(GenerationParams)}
+        params = GenerationParams(**{name: value for name, value in options.items() if name in known})
+        answer: LLMResponse | str = await self._provider_for(model).generate(prompt, params)
+        return answer
+
+    async def health_check(self) -> bool:
+        """What the provider says."""
+        return bool(await self._inner.health_check())
+
+    def _provider_for(self, model: str) -> Any:
+        # The short form has its model in the row: another model is another object.
+        if model == self._inner.model:
+            return self._inner
+        if model not in self._others:
+            self._others[model] = self._cls(attrs.evolve(self.config, max_retries=0, default_model=model))
+        return self._others[model]
