@@ -11,7 +11,7 @@ from pathlib import Path
 from bench_support import calls, imports, install, memory, pending, stream
 from bench_support.report import Row, Section, print_section
 
-SECTIONS: dict[str, Callable[[bool], Section]] = {
+SECTIONS: dict[str, Callable[..., Section]] = {
     "calls": calls.measure,
     "stream": stream.measure,
     "imports": imports.measure,
@@ -27,7 +27,9 @@ SLOW = {"install"}
 def main() -> int:
     """Run the sections that were asked for; print each when it is done."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="What llm_master costs, beside raw aiohttp and the openai SDK.")
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of: {', '.join(SECTIONS)}; all but {', '.join(SLOW)} if none is named")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"of: {', '.join(SECTIONS)}; all but {', '.join(SLOW)} if none is named"
+    )
     parser.add_argument("--full", action="store_true", help="also what is slow")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures there")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a limit is missed or could not be measured")
@@ -37,7 +39,7 @@ def main() -> int:
     rows: list[Row] = []
     for name, measure in SECTIONS.items():
         if name in arguments.sections or (not arguments.sections and (arguments.full or name not in SLOW)):
-            section = measure(arguments.full)
+            section = measure(full=arguments.full)
             print_section(section)
             rows += section.rows
     if arguments.json:
