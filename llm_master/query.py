@@ -30,6 +30,7 @@ from llm_master.provider_configs import (
 )
 from llm_master.providers.base import BaseLLMProvider, can_stream
 from llm_master.providers.sdk import translated
+from llm_master.settings.environment import current_environment
 from llm_master.types import LLMResponse, Message
 
 
@@ -303,6 +304,13 @@ _engines_lock = threading.Lock()
 
 def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine:
     """The engine for these settings: an existing one wherever they are equal to its."""
+    global _last_default
+    default = config is None and not overrides
+    if default:
+        environment = current_environment()
+        last = _last_default
+        if last is not None and last[0] is environment and last[1] == PROVIDER_CONFIGS.version:
+            return last[2]
     if overrides:
         config = config.replace(overrides) if config is not None else LLMConfig(**overrides)
     elif config is None:
@@ -315,6 +323,8 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
             engine = _recent.get(quick)
             if engine is not None:
                 _recent.move_to_end(quick)
+                if default:
+                    _last_default = (environment, quick[2], engine)
                 return engine
     except TypeError:
         raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
@@ -330,6 +340,7 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     return engine
 
 
+_last_default: Any = None
 _DEFAULT = LLMConfig()
 
 
@@ -347,12 +358,12 @@ def _conversation(messages: Sequence[Message] | None, prompt: str | None) -> Seq
         return [{"role": "user", "content": prompt}]
     if messages is None:
         raise InvalidRequestError("neither prompt nor messages is given: give one of them")
-    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+    if messages.__class__ is not list and (isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence)):
         raise InvalidRequestError(f"messages is a {type(messages).__name__}: give a list of messages; a text goes into prompt=")
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
     for position, message in enumerate(messages):
-        if not isinstance(message, Mapping):
+        if message.__class__ is not dict and not isinstance(message, Mapping):
             raise InvalidRequestError(
                 f'messages[{position}] is a {type(message).__name__}: give a dict, as {{"role": "user", "content": "..."}}'
             )

@@ -6,7 +6,7 @@ import json
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -934,7 +934,7 @@ def test_the_providers_own_id_of_the_request_is_found(fields, found):
     assert request_id(headers(**fields)) == found
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.integers(400, 599),
     st.recursive(
@@ -966,6 +966,11 @@ def test_the_providers_own_id_of_the_request_is_found(fields, found):
         max_leaves=12,
     ),
 )
+@example(422, {"detail": [{"loc": None, "msg": "x"}]})
+@example(422, {"detail": [{"loc": 7, "msg": "x"}]})
+@example(422, {"detail": [{"loc": ["body", None, 0], "msg": None}]})
+@example(500, {"error": {"message": {"detail": []}, "code": True, "status_code": "500"}})
+@example(500, {"x": 2**70})
 def test_no_json_makes_the_reading_fail(status, content):
     failure = failure_of(content)
     assert isinstance(failure.message, str)
@@ -973,7 +978,7 @@ def test_no_json_makes_the_reading_fail(status, content):
     assert retry_after(headers(), failure, now=NOW) is None or retry_after(headers(), failure, now=NOW) >= 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=150)
 @given(st.integers(400, 599), st.binary(max_size=60))
 def test_no_bytes_make_the_reading_fail(status, body):
     error = error_for(status, body)

@@ -234,7 +234,6 @@ def test_a_file_that_cannot_be_read_is_told_by_its_path(tmp_path, monkeypatch):
     monkeypatch.setattr("dotenv.dotenv_values", refuse)
     with pytest.raises(ConfigurationError, match=r"(?s)\.env cannot be read.*Permission denied"):
         QueryLLM()
-    monkeypatch.undo()
 
 
 def test_a_folder_called_env_is_no_file(tmp_path):

@@ -80,7 +80,7 @@ def streams(draw) -> bytes:
     return (draw(st.sampled_from(["", "\ufeff"])) + text + tail).encode()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(streams(), st.lists(st.integers(0, 200), max_size=12))
 @example("data: a\n\n\ndata: b\n\n".encode(), [9])
 @example("data: a\r\n\r\ndata: b\r\n\r\n".encode(), [8, 9, 10])
@@ -94,7 +94,7 @@ def test_events_do_not_depend_on_where_the_bytes_are_split(stream, cuts):
     assert parsed([*split(stream, cuts), closing]) == expected
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(streams())
 def test_events_are_the_same_byte_by_byte_and_whole(stream):
     whole = parsed([stream], end=True)
@@ -102,7 +102,7 @@ def test_events_are_the_same_byte_by_byte_and_whole(stream):
     assert parsed([b"", *[piece for i in range(len(stream)) for piece in (stream[i : i + 1], b"")]], end=True) == whole
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(streams(), st.lists(st.integers(0, 200), max_size=6))
 def test_a_last_event_that_was_not_closed_comes_at_the_end(stream, cuts):
     assert parsed(split(stream, cuts), end=True) == reference(stream + b"\n\n")

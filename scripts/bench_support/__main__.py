@@ -36,15 +36,15 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.sections if name not in SECTIONS]:
         parser.error(f"no section is called {unknown[0]!r}: name some of {', '.join(SECTIONS)}")
-    rows: list[Row] = []
+    rows: list[tuple[str, Row]] = []
     for name, measure in SECTIONS.items():
         if name in arguments.sections or (not arguments.sections and (arguments.full or name not in SLOW)):
             section = measure(full=arguments.full)
             print_section(section)
-            rows += section.rows
+            rows += [(name, row) for row in section.rows]
     if arguments.json:
-        arguments.json.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
-    missed = [row for row in rows if row.verdict not in ("", "PASS")]
+        arguments.json.write_text(json.dumps([{"section": name, **row.as_json()} for name, row in rows], indent=2) + "\n")
+    missed = [row for _, row in rows if row.verdict not in ("", "PASS")]
     return 1 if missed and arguments.check else 0
 
 
