@@ -17,7 +17,7 @@ from llm_master.dispatch.call import Call, Target
 from llm_master.dispatch.options import check_names, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.stream import LLMStream
-from llm_master.errors import ConfigurationError, InvalidRequestError
+from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import (
     PROVIDER_CONFIGS,
@@ -30,7 +30,7 @@ from llm_master.provider_configs import (
 )
 from llm_master.providers.base import BaseLLMProvider, can_stream
 from llm_master.providers.sdk import translated
-from llm_master.settings.environment import current_environment
+from llm_master.settings.environment import Environment, current_environment
 from llm_master.types import LLMResponse, Message
 
 
@@ -180,7 +180,7 @@ class Engine:
             registered=self._registered,
             registered_names=ModelRegistry.list_models,
             preferred=snapshot.options.preferred_provider,
-            explain_missing=self._explain_missing,
+            missing=self._missing,
         )
 
     def call(
@@ -216,8 +216,9 @@ class Engine:
             options.update(extra_body)
         if timeout is None:
             timeout = target.row.timeout
-        if not timeout > 0 or not deadline > 0:
-            raise InvalidRequestError(f"timeout is {timeout!r} and deadline is {deadline!r}: both are seconds above 0")
+        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+            if seconds.__class__ not in _NUMBERS or not seconds > 0:
+                raise InvalidRequestError(f"{name} is {seconds!r}: give seconds above 0")
         keys = self.snapshot.keys[route.provider]
         provider = self._providers.get(route.provider) or self._provider(route.provider)
         settings = self.snapshot.options
@@ -280,16 +281,19 @@ class Engine:
             return None
         return config.provider or (head if slash and head in PROVIDER_CONFIGS else None)
 
-    def _explain_missing(self, name: str) -> str:
+    def _missing(self, name: str) -> ConfigurationError:
+        """What a provider that is not usable lacks."""
         row = self.snapshot.rows[name]
         display = row.display_name or row.name
-        if row.base_url is None:
-            return f"{display} has no address: set {base_variable(row)}, or base_url in its row"
-        return (
+        if not row.requires_key or self.snapshot.keys[name]:
+            return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
+        return MissingApiKeyError(
             f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
 
+
+_NUMBERS = (int, float)
 
 _TARGETS = 10_000
 """Resolved names kept per engine. Names that come from users' input are unbounded in number."""
@@ -340,7 +344,7 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     return engine
 
 
-_last_default: Any = None
+_last_default: tuple[Environment, int, Engine] | None = None
 _DEFAULT = LLMConfig()
 
 

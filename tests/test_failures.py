@@ -258,7 +258,8 @@ REAL = {
         openai_shape("Please reduce the length of the messages or completion.", "invalid_request_error", "context_length_exceeded"),
         ContextWindowExceededError,
     ),
-    "groq.413_is_a_rate_limit": (
+    # More than the whole limit of a minute: no wait makes it fit, so it is no rate limit to wait for.
+    "groq.413_is_never_going_to_fit": (
         413,
         openai_shape(
             "Request too large for model `openai/gpt-oss-20b` in organization `org_x` service tier `on_demand` on tokens per minute (TPM): "
@@ -266,7 +267,7 @@ REAL = {
             "tokens",
             "rate_limit_exceeded",
         ),
-        RateLimitError,
+        InvalidRequestError,
     ),
     "groq.tool": (
         400,

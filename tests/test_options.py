@@ -72,7 +72,7 @@ async def test_a_near_miss_is_refused_with_what_was_meant(written, meant):
     assert Recorder.asked == []
 
 
-@pytest.mark.parametrize("written", ["deadlin", "dead_line", "time_out", "timeouts", "extrabody", "extra_bodies", "message", "promt"])
+@pytest.mark.parametrize("written", ["deadlin", "dead_line", "time_out", "timeouts", "extrabody", "message", "promt"])
 async def test_a_near_miss_of_an_argument_of_query_is_no_option_either(written):
     with pytest.raises(InvalidRequestError, match=f"{written}.*did you mean"):
         await sent(**{written: 1})

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ProviderError, ServerError
-from llm_master.providers.failures import error_of, failure_of
+from llm_master.providers.failures import BAD_JSON, error_of, failure_of
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 
@@ -120,16 +120,16 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     """
     try:
         answer = _completion.decode(body)
-    except msgspec.DecodeError as exc:
+    except BAD_JSON as exc:
         raise unreadable(body, exc, status, request_id, model) from exc
     if answer.error:
-        raise _error_under_200(answer, model, request_id)
+        raise stream_error(msgspec.json.decode(body), model, status=status, request_id=request_id)
     if not answer.choices:
         raise _no_answer(body, status, request_id, model)
     choice = answer.choices[0]
     message = choice.message
     if choice.error:
-        raise _error_under_200(choice, model, request_id)
+        raise stream_error({"error": choice.error}, model, status=status, request_id=request_id)
     if message is None:
         raise _no_answer(body, status, request_id, model)
     content = message.content
@@ -292,16 +292,13 @@ def _no_answer(body: bytes, status: int, request_id: str | None, model: str) -> 
     return ServerError(f"answered {status} without any choice: {failure.message}", status=status, model=model, request_id=request_id)
 
 
-def _error_under_200(holder: ChatCompletion | Choice | Chunk | ChunkChoice, model: str, request_id: str | None) -> ProviderError:
-    error = stream_error(holder.error, model)
+def stream_error(content: Any, model: str, *, status: int | None = None, request_id: str | None = None) -> ProviderError:
+    """The error for a body or event that holds an error object although it came under 200."""
+    failure = failure_of(content)
+    error = error_of(failure.status, {}, failure, model=model)
+    error.status = error.status or status
     error.request_id = request_id
     return error
-
-
-def stream_error(content: Any, model: str) -> ProviderError:
-    """The error for an error object that came under 200."""
-    failure = failure_of({"error": content})
-    return error_of(failure.status, {}, failure, model=model)
 
 
 def first_choice(choices: Sequence[ChunkChoice]) -> ChunkChoice | None:

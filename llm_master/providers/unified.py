@@ -11,7 +11,7 @@ import msgspec
 from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.failures import error_of, read_failure, request_id
+from llm_master.providers.failures import BAD_JSON, error_of, read_failure, request_id
 from llm_master.providers.sdk import is_stock
 from llm_master.providers.sse import NamedEvent, SSEParser
 from llm_master.rows import ProviderConfig
@@ -50,6 +50,7 @@ class UnifiedProvider(BaseLLMProvider):
         if self._asks_for_usage and "stream_options" not in options:
             options["stream_options"] = {"include_usage": True}
         body = {"model": model, "messages": messages, "stream": True, **options}
+        reader: _ChunkReader | None = None
         if self._through_client:
             reader = _ChunkReader(model, None, None)
             async for data in self._chunks_through_client(body):
@@ -64,7 +65,7 @@ class UnifiedProvider(BaseLLMProvider):
             if not 200 <= connection.status < 300:
                 raise self._refused(Answer(connection.status, connection.headers, await connection.read_all()), model)
             reader = _ChunkReader(model, connection.status, request_id(connection.headers))
-            if connection.headers.get("Content-Type", "").startswith(("application/json", "text/html")):
+            if connection.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
                 # A server that does not stream, an error that it did not call one, or no API at all.
                 yield reader.whole(await connection.read_all())
                 return
@@ -80,6 +81,10 @@ class UnifiedProvider(BaseLLMProvider):
             if reader.done:
                 connection.finish()
             yield reader.end()
+        except ProviderError:
+            if reader is not None and (known := reader.known_at_break()) is not None:
+                yield known
+            raise
         finally:
             connection.close()
 
@@ -169,7 +174,20 @@ class OpenAICompatibleProvider(UnifiedProvider):
 class _ChunkReader:
     """Events of one stream from its chunks, and what only its end tells."""
 
-    __slots__ = ("_citations", "_finish_reason", "_images", "_model", "_served", "_usage", "_wire", "done", "failure")
+    __slots__ = (
+        "_began",
+        "_calls",
+        "_citations",
+        "_finish_reason",
+        "_images",
+        "_model",
+        "_served",
+        "_slots",
+        "_usage",
+        "_wire",
+        "done",
+        "failure",
+    )
 
     def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
         self._model = model
@@ -179,6 +197,9 @@ class _ChunkReader:
         self._usage: Usage | None = None
         self._citations: list[Any] = []
         self._images: list[Any] = []
+        self._slots: dict[int, tuple[int, str | None]] = {}
+        self._calls = 0
+        self._began = False
         self.done = False
         self.failure: Exception | None = None
 
@@ -194,8 +215,8 @@ class _ChunkReader:
                 break
             try:
                 chunk = fmt.read_chunk(data)
-            except msgspec.DecodeError as exc:
-                self.failure = ServerError(f"the stream holds what is no chunk ({exc}): {data[:120]!r}", model=self._model)
+            except BAD_JSON as exc:
+                self.failure = self._broken(f"the stream holds what is no chunk ({exc}): {data[:120]!r}")
                 break
             if (choices := chunk.choices) and (delta := (choice := choices[0]).delta) is not None:
                 # Most chunks hold one piece of text and nothing else.
@@ -218,13 +239,12 @@ class _ChunkReader:
             except ProviderError as exc:
                 self.failure = exc
                 break
+        self._began = self._began or bool(events)
         return events
 
     def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
-        if chunk.error:
-            raise fmt.stream_error(chunk.error, self._model)
-        if isinstance(data, NamedEvent) and data.name == "error":
-            raise fmt.stream_error(msgspec.json.decode(data), self._model)
+        if chunk.error or (isinstance(data, NamedEvent) and data.name == "error"):
+            raise self._error(msgspec.json.decode(data))
         if chunk.model.__class__ is str and chunk.model:
             self._served = chunk.model
         if chunk.service_tier is not None:
@@ -238,7 +258,7 @@ class _ChunkReader:
         if choice is None:
             return
         if choice.error:
-            raise fmt.stream_error(choice.error, self._model)
+            raise self._error({"error": choice.error})
         if choice.finish_reason is not None:
             self._finish_reason = choice.finish_reason
         delta = choice.delta
@@ -254,11 +274,33 @@ class _ChunkReader:
         if content or delta.refusal:
             yield content or str(delta.refusal)
         if delta.tool_calls:
-            yield from fmt.read_tool_call_deltas(delta.tool_calls)
+            for call in fmt.read_tool_call_deltas(delta.tool_calls):
+                call.index = self._slot(call)
+                yield call
         if delta.annotations:
             self._citations += fmt.read_citations(delta.annotations, None)
         if delta.images:
             self._images += delta.images
+
+    def _slot(self, call: ToolCallDelta) -> int:
+        """The call's own place: some servers give parallel calls one index, and only a new id tells them apart."""
+        known = self._slots.get(call.index)
+        if known is None or (call.id and call.name and known[1] and call.id != known[1]):
+            known = self._slots[call.index] = (self._calls, call.id)
+            self._calls += 1
+        return known[0]
+
+    def _error(self, content: Any) -> ProviderError:
+        return fmt.stream_error(content, self._model, status=self._wire.status, request_id=self._wire.request_id)
+
+    def _broken(self, message: str) -> ServerError:
+        return ServerError(message, status=self._wire.status, model=self._model, request_id=self._wire.request_id)
+
+    def known_at_break(self) -> StreamEnd | None:
+        """What is known of a stream that broke after output began: its usage, if it came."""
+        if self._usage is None or not self._began:
+            return None
+        return StreamEnd(usage=self._usage, model_name=self._served, wire=self._wire)
 
     def whole(self, body: bytes) -> list[str | StreamEvent]:
         """Events of an answer that came in one piece."""
@@ -288,7 +330,7 @@ class _ChunkReader:
             ServerError: Neither ``[DONE]`` nor a finish reason came.
         """
         if not self.done and self._finish_reason is None:
-            raise ServerError("the stream ended without [DONE] and without a finish reason", model=self._model)
+            raise self._broken("the stream ended without [DONE] and without a finish reason")
         return StreamEnd(
             finish_reason=self._finish_reason,
             usage=self._usage,
@@ -318,8 +360,9 @@ def _plain(value: Any) -> Any:
 
 def _body_of(answer: Any) -> bytes:
     """JSON of an object of the SDK."""
-    text: str = answer.model_dump_json(exclude_unset=True)
+    # What providers send is not always what the SDK's types expect; it is passed on all the same.
+    text: str = answer.model_dump_json(exclude_unset=True, warnings=False)
     return text.encode()
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number").encode
