@@ -40,6 +40,8 @@ _HOMES = {
         "Attempt",
         "GenerationParams",
         "LLMResponse",
+        "Plan",
+        "RateLimitState",
         "ReasoningDelta",
         "Receipt",
         "StreamEnd",
@@ -52,7 +54,7 @@ _HOMES = {
     "llm_master.model_registry": ("ModelRegistry",),
     # UnifiedProvider comes by way of the table, which it shows as its PROVIDER_CONFIGS.
     "llm_master.provider_configs": ("LLMConfig", "PROVIDER_CONFIGS", "UnifiedProvider"),
-    "llm_master.providers": ("BaseLLMProvider", "OpenAICompatibleProvider", "extract_prompt"),
+    "llm_master.providers": ("BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "extract_prompt"),
     "llm_master.query": ("LLMStream", "QueryLLM"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
     from llm_master.provider_configs import LLMConfig as LLMConfig
     from llm_master.providers import BaseLLMProvider as BaseLLMProvider
+    from llm_master.providers import BaseProvider as BaseProvider
     from llm_master.providers import OpenAICompatibleProvider as OpenAICompatibleProvider
     from llm_master.providers import UnifiedProvider as UnifiedProvider
     from llm_master.providers import extract_prompt as extract_prompt
@@ -108,6 +111,8 @@ if TYPE_CHECKING:
     from llm_master.types import Attempt as Attempt
     from llm_master.types import GenerationParams as GenerationParams
     from llm_master.types import LLMResponse as LLMResponse
+    from llm_master.types import Plan as Plan
+    from llm_master.types import RateLimitState as RateLimitState
     from llm_master.types import ReasoningDelta as ReasoningDelta
     from llm_master.types import Receipt as Receipt
     from llm_master.types import StreamEnd as StreamEnd

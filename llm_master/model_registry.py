@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from llm_master.errors import ConfigurationError
-from llm_master.rows import ModelConfig
+from llm_master.rows import ModelConfig, canonical
 
 
 class _Models(MutableMapping[str, ModelConfig]):
@@ -20,6 +20,7 @@ class _Models(MutableMapping[str, ModelConfig]):
 
     def __init__(self) -> None:
         self._rows: dict[str, ModelConfig | dict[str, Any]] | None = None
+        self._spelt: dict[str, str] = {}
         self.version = 0
         """Changes with every change of the table, so that what was derived from it can be dropped."""
 
@@ -32,6 +33,7 @@ class _Models(MutableMapping[str, ModelConfig]):
 
     def __getitem__(self, name: str) -> ModelConfig:
         rows = self._loaded()
+        name = self._known_as(name)
         row = rows[name]
         if not isinstance(row, ModelConfig):
             row = rows[name] = ModelConfig.from_mapping(name, row)
@@ -40,12 +42,27 @@ class _Models(MutableMapping[str, ModelConfig]):
     def __setitem__(self, name: str, row: ModelConfig | Mapping[str, Any]) -> None:
         if not isinstance(name, str) or not name.strip():
             raise ConfigurationError(f'a model is registered under "provider/model" or a bare name, not {name!r}')
-        self._loaded()[name] = row if isinstance(row, ModelConfig) else ModelConfig.from_mapping(name, row)
+        if not isinstance(row, ModelConfig):
+            if not isinstance(row, Mapping):
+                raise ConfigurationError(f"model row {name!r}: give a ModelConfig or a dict of its fields, not a {type(row).__name__}")
+            row = ModelConfig.from_mapping(name, row)
+        name = self._known_as(name)
+        self._loaded()[name] = row
+        self._spelt[_canonical(name)] = name
         self.version += 1
 
     def __delitem__(self, name: str) -> None:
+        name = self._known_as(name)
         del self._loaded()[name]
+        self._spelt.pop(_canonical(name), None)
         self.version += 1
+
+    def _known_as(self, name: str) -> str:
+        """The name under which a model is registered, however its provider is spelt."""
+        if name in self._loaded():
+            return name
+        wanted = _canonical(name)
+        return self._spelt.get(wanted, wanted if wanted in self._loaded() else name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._loaded()))
@@ -54,7 +71,12 @@ class _Models(MutableMapping[str, ModelConfig]):
         return len(self._loaded())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._loaded()
+        return isinstance(name, str) and self._known_as(name) in self._loaded()
+
+
+def _canonical(name: str) -> str:
+    provider, slash, model = name.partition("/")
+    return f"{canonical(provider)}/{model}" if slash else name
 
 
 class ModelRegistry:
@@ -87,13 +109,16 @@ class ModelRegistry:
         if provider is not None and (row := cls.CONFIGS.get(f"{provider}/{name}")) is not None:
             return row
         row = cls.CONFIGS.get(name)
-        if row is not None and provider is not None and row.provider not in (None, provider):
+        if row is not None and provider is not None and row.provider is not None and canonical(row.provider) != canonical(provider):
             return None
         return row
 
     @classmethod
     def list_models(cls, provider: str | None = None) -> list[str]:
         """All registered names, sorted; of one provider only where one is given."""
+        if provider is None:
+            return sorted(cls.CONFIGS)
+        wanted = canonical(provider)
         return sorted(
-            name for name in cls.CONFIGS if provider is None or name.startswith(f"{provider}/") or cls.CONFIGS[name].provider == provider
+            name for name in cls.CONFIGS if canonical(name.partition("/")[0] if "/" in name else cls.CONFIGS[name].provider or "") == wanted
         )

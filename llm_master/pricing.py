@@ -41,6 +41,8 @@ class PriceList:
     def cost(self, usage: Usage) -> tuple[Decimal | None, CostState]:
         """What ``usage`` costs, and how that is known."""
         tokens_in = usage.input_tokens
+        if not _are_counts(tokens_in, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens):
+            return None, "unknown"
         if tokens_in is None or self._input is None:
             return None, "unknown"
         for above, prices in self._tiers:
@@ -57,7 +59,8 @@ class PriceList:
             cached, state = 0, "estimated"
         written = usage.cache_write_tokens or 0
         if written and self._write is None:
-            written = 0
+            # Counted as if it had not been written, which may be too little as well as too much.
+            written, state = 0, "estimated"
         if (cached or 0) + written > tokens_in:
             # Counts that contradict our convention would make a negative price; better none.
             return None, "unknown"
@@ -83,6 +86,11 @@ class PriceList:
         if self._uncertain_from is not None and datetime.now(UTC).date() >= self._uncertain_from:
             return "estimated"
         return state
+
+
+def _are_counts(*values: Any) -> bool:
+    """Whether what a provider's class gave as counts can be such; a class of a user's own may give anything."""
+    return all(value is None or (value.__class__ is int and value >= 0) for value in values)
 
 
 def _per_token(per_million: Decimal | None) -> Decimal | None:
@@ -113,7 +121,11 @@ def may_look_up(base_url: str | None) -> bool:
 
     The list takes 0.4 s of CPU and 30 MB to load, so it is not loaded to learn that.
     """
-    return base_url is not None and base_url.startswith("https://")
+    if base_url is None or not base_url.startswith("https://"):
+        return False
+    host = base_url.split("/")[2].rpartition("@")[2]
+    host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return "." in host and not host.endswith((".local", ".internal", ".localhost")) and not host.replace(".", "").isdigit()
 
 
 def look_up(base_url: str, model: str) -> ModelConfig | None:

@@ -18,10 +18,10 @@ import attrs
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
 from llm_master.errors import ConfigurationError
-from llm_master.provider_table import ProviderTable, canonical
+from llm_master.provider_table import ProviderTable
 from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.unified import UnifiedProvider
-from llm_master.rows import ProviderConfig
+from llm_master.rows import ProviderConfig, base_url_faults, canonical
 from llm_master.settings.environment import Environment, current_environment
 
 _ROWS = {
@@ -166,13 +166,12 @@ _ROWS = {
         supports_caching=True,
     ),
     "vertex": ProviderConfig(
-        # With a key, the address of express mode; a service account finds its own, below its project.
+        # With a key, the address of express mode; a service account, whose file stands for the key, finds its own.
         display_name="Google Vertex AI",
         provider_class="llm_master.providers.vertex:VertexProvider",
         base_url="https://aiplatform.googleapis.com/v1beta1/publishers/google",
         aliases=("vertexai",),
-        api_key_env=("VERTEXAI_API_KEY",),
-        requires_key=False,
+        api_key_env=("VERTEXAI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
         default_model="gemini-3.5-flash-lite",
         supports_caching=True,
         scope="https://www.googleapis.com/auth/cloud-platform",
@@ -332,9 +331,10 @@ class LLMConfig:
 class Snapshot:
     """What one engine uses: the rows with all settings applied, their keys, and the options."""
 
-    rows: dict[str, ProviderConfig]
+    # Keys and options first: snapshots are compared in this order, and it is there that they differ.
     keys: dict[str, tuple[Key, ...]]
     options: _Options
+    rows: dict[str, ProviderConfig]
 
     def usable(self, name: str) -> bool:
         """Whether a provider could be asked."""
@@ -359,7 +359,7 @@ def effective(config: LLMConfig) -> Snapshot:
         rows[name] = row if base_url == row.base_url else attrs.evolve(row, base_url=base_url)
         keys[name] = _keys(row, config._fields, environment)
     options = _Options(**{field.name: getattr(config, field.name) for field in attrs.fields(_Options)})
-    return Snapshot(rows, keys, options)
+    return Snapshot(keys, options, rows)
 
 
 def _key_attr(row: ProviderConfig) -> str:
@@ -396,10 +396,10 @@ def _base_url(row: ProviderConfig, fields: Mapping[str, Any], environment: Envir
         source, value = found
     if value is None:
         return row.base_url
-    value = str(value).strip()
-    if not value.startswith(("http://", "https://")):
-        raise ConfigurationError(f"{source} is {value!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1")
-    return value.rstrip("/").removesuffix("/chat/completions")
+    value = str(value).strip().rstrip("/").removesuffix("/chat/completions")
+    if faults := base_url_faults(value, source):
+        raise ConfigurationError("; ".join(faults))
+    return value
 
 
 def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:

@@ -8,12 +8,7 @@ from typing import Any
 import attrs
 
 from llm_master.errors import ConfigurationError
-from llm_master.rows import ProviderConfig
-
-
-def canonical(name: str) -> str:
-    """A provider's name as it is compared: case does not matter, nor do ``-`` and ``_``."""
-    return name.lower().replace("-", "_")
+from llm_master.rows import ProviderConfig, canonical
 
 
 class ProviderTable(MutableMapping[str, ProviderConfig]):

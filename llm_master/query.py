@@ -17,7 +17,7 @@ from llm_master.dispatch.call import Call, Target
 from llm_master.dispatch.options import check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.stream import LLMStream
-from llm_master.errors import ConfigurationError, InvalidRequestError
+from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import (
     PROVIDER_CONFIGS,
@@ -31,6 +31,7 @@ from llm_master.provider_configs import (
 from llm_master.providers.base import BaseLLMProvider, can_stream, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
+from llm_master.settings.environment import Environment, current_environment
 from llm_master.types import LLMResponse, Message, Plan
 
 
@@ -207,7 +208,7 @@ class Engine:
             registered=self._registered,
             registered_names=ModelRegistry.list_models,
             preferred=snapshot.options.preferred_provider,
-            explain_missing=self._explain_missing,
+            missing=self._missing,
         )
 
     def call(
@@ -258,8 +259,9 @@ class Engine:
             options.update(extra_body)
         if timeout is None:
             timeout = target.row.timeout
-        if not timeout > 0 or not deadline > 0:
-            raise InvalidRequestError(f"timeout is {timeout!r} and deadline is {deadline!r}: both are seconds above 0")
+        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+            if seconds.__class__ not in _NUMBERS or not seconds > 0:
+                raise InvalidRequestError(f"{name} is {seconds!r}: give seconds above 0")
         settings = self.snapshot.options
         call = Call(
             target,
@@ -322,18 +324,21 @@ class Engine:
             return None
         return config.provider or (head if slash and head in PROVIDER_CONFIGS else None)
 
-    def _explain_missing(self, name: str) -> str:
+    def _missing(self, name: str) -> ConfigurationError:
+        """What a provider that is not usable lacks."""
         row = self.snapshot.rows[name]
         display = row.display_name or row.name
-        if row.base_url is None:
-            return f"{display} has no address: set {base_variable(row)}, or base_url in its row"
-        return (
+        if not row.requires_key or self.snapshot.keys[name]:
+            return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
+        return MissingApiKeyError(
             f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
 
 
 _MAX_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
+
+_NUMBERS = (int, float)
 
 _TARGETS = 10_000
 """Resolved names kept per engine. Names that come from users' input are unbounded in number."""
@@ -348,6 +353,13 @@ _engines_lock = threading.Lock()
 
 def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine:
     """The engine for these settings: an existing one wherever they are equal to its."""
+    global _last_default
+    default = config is None and not overrides
+    if default:
+        environment = current_environment()
+        last = _last_default
+        if last is not None and last[0] is environment and last[1] == PROVIDER_CONFIGS.version:
+            return last[2]
     if overrides:
         config = config.replace(overrides) if config is not None else LLMConfig(**overrides)
     elif config is None:
@@ -360,6 +372,8 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
             engine = _recent.get(quick)
             if engine is not None:
                 _recent.move_to_end(quick)
+                if default:
+                    _last_default = (environment, quick[2], engine)
                 return engine
     except TypeError:
         raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
@@ -375,6 +389,7 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     return engine
 
 
+_last_default: tuple[Environment, int, Engine] | None = None
 _DEFAULT = LLMConfig()
 
 
@@ -392,12 +407,12 @@ def _conversation(messages: Sequence[Message] | None, prompt: str | None) -> Seq
         return [{"role": "user", "content": prompt}]
     if messages is None:
         raise InvalidRequestError("neither prompt nor messages is given: give one of them")
-    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+    if messages.__class__ is not list and (isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence)):
         raise InvalidRequestError(f"messages is a {type(messages).__name__}: give a list of messages; a text goes into prompt=")
     if not messages:
         raise InvalidRequestError("messages is empty: give at least one message")
     for position, message in enumerate(messages):
-        if not isinstance(message, Mapping):
+        if message.__class__ is not dict and not isinstance(message, Mapping):
             raise InvalidRequestError(
                 f'messages[{position}] is a {type(message).__name__}: give a dict, as {{"role": "user", "content": "..."}}'
             )

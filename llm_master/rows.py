@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
@@ -16,6 +17,11 @@ import attrs
 from llm_master.errors import ConfigurationError, PricingError
 
 _Row = TypeVar("_Row")
+
+
+def canonical(name: str) -> str:
+    """A provider's name as it is compared: case does not matter, nor do ``-`` and ``_``."""
+    return name.lower().replace("-", "_")
 
 
 def _tuple(value: Any) -> Any:
@@ -30,6 +36,11 @@ def _names(value: Any) -> Any:
 
 def _masked(key: Any) -> str:
     return "'***'" if key else "None"
+
+
+def _names_only(value: Any) -> str:
+    # A value may be a key.
+    return "{" + ", ".join(f"{name!r}: '***'" for name in value) + "}" if isinstance(value, Mapping) else "'***'"
 
 
 def _dict(value: Any) -> Any:
@@ -87,8 +98,8 @@ class ProviderConfig:
     provider_class: type | str | None = None
     client_class: Callable[..., Any] | str = "openai:AsyncOpenAI"
     base_url: str | None = None
-    query: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
-    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
+    query: Mapping[str, str] = attrs.field(factory=dict, converter=_dict, repr=_names_only)
+    headers: Mapping[str, str] = attrs.field(factory=dict, converter=_dict, repr=_names_only)
     prefixes: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
     models: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, converter=_models)
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
@@ -116,7 +127,7 @@ class ProviderConfig:
 
     def __attrs_post_init__(self) -> None:
         if self._model is not None:
-            object.__setattr__(self, "default_model", self.default_model or self._model)
+            object.__setattr__(self, "default_model", self._model)
             object.__setattr__(self, "_model", None)
         if faults := _provider_faults(self):
             raise ConfigurationError(_report(f"provider row {self.name!r}" if self.name else "provider row", faults))
@@ -157,10 +168,33 @@ def _price(value: Any) -> Any:
 def _tiers(value: Any) -> Any:
     if not isinstance(value, (list, tuple)):
         return value
+    known = {field.name for field in attrs.fields(PriceTier)}
     return tuple(
-        PriceTier(**{k: v if k == "above_input_tokens" else _price(v) for k, v in tier.items()}) if isinstance(tier, Mapping) else tier
+        PriceTier(**{k: v if k == "above_input_tokens" else _price(v) for k, v in tier.items()})
+        if isinstance(tier, Mapping) and "above_input_tokens" in tier and tier.keys() <= known
+        else tier
         for tier in value
     )
+
+
+def _is_price(value: Any) -> bool:
+    return value is None or (isinstance(value, Decimal) and value.is_finite() and value >= 0)
+
+
+def _is_tier(tier: Any) -> bool:
+    return isinstance(tier, PriceTier) and isinstance(tier.above_input_tokens, int) and tier.above_input_tokens >= 0
+
+
+def _is_day(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and len(value) == 10 and _is_date(value))
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _words(value: Any) -> Any:
@@ -233,15 +267,22 @@ class ModelConfig:
     note: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        for field in _PRICES:
-            value = getattr(self, field)
-            if value is not None and not (isinstance(value, Decimal) and value.is_finite() and value >= 0):
-                raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")
+        tiers = self.price_tiers
+        if not isinstance(tiers, tuple) or not all(_is_tier(tier) for tier in tiers):
+            shape = '[{"above_input_tokens": 200000, "input_price_per_million": ...}]'
+            raise ConfigurationError(f"model row: price_tiers is {tiers!r}: give {shape}")
+        for row in (self, *tiers):
+            for field in _PRICES:
+                value = getattr(row, field, None)
+                if not _is_price(value):
+                    raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")
         faults = [
             f"{field} is {getattr(self, field)!r}: give a whole number above 0, or None if there is no limit or it is unknown"
             for field in ("rate_limit_rpm", "rate_limit_tpm", "context_window", "max_output_tokens")
             if not _positive_int(getattr(self, field))
         ]
+        if not _is_day(self.prices_hold_until):
+            faults.append(f"prices_hold_until is {self.prices_hold_until!r}: give a day as 2026-12-01")
         if self.capabilities is not None and not isinstance(self.capabilities, frozenset):
             faults.append(f"capabilities is {self.capabilities!r}: give a list of words, or None if unknown")
         if faults:
@@ -250,7 +291,10 @@ class ModelConfig:
     @classmethod
     def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ModelConfig:
         """Make a row of its plain-dict form."""
-        return _from_mapping(cls, f"model row {name!r}", fields)
+        try:
+            return _from_mapping(cls, f"model row {name!r}", fields)
+        except PricingError as exc:
+            raise PricingError(str(exc).replace("model row", f"model row {name!r}", 1)) from exc
 
 
 def _positive_int(value: Any) -> bool:
@@ -352,7 +396,7 @@ def _provider_faults(row: ProviderConfig) -> list[str]:
         # Not its value: whatever it is, it was meant to be secret.
         faults.append(f"api_key is a {type(row.api_key).__name__}: give a string, or leave it out")
     if row.base_url is not None:
-        faults += _base_url_faults(row.base_url)
+        faults += base_url_faults(row.base_url)
     if _is_text_map(row.headers):
         bad = [name for name, value in row.headers.items() if not name or not (name + value).isascii() or not (name + value).isprintable()]
         if bad:
@@ -360,16 +404,17 @@ def _provider_faults(row: ProviderConfig) -> list[str]:
     return faults + _models_faults(row.models)
 
 
-def _base_url_faults(url: Any) -> list[str]:
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.split("/")[2:3][0]:
-        return [f"base_url is {url!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1"]
-    if "@" in url:
-        return ["base_url holds a user or password: put it into headers={'Authorization': ...}"]
+def base_url_faults(url: Any, field: str = "base_url") -> list[str]:
+    """What is wrong with an address; ``field`` names where it stands. A password in it is not repeated."""
+    if isinstance(url, str) and "@" in url:
+        return [f"{field} holds a user or password: put it into headers={{'Authorization': ...}}"]
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.split("/")[2]:
+        return [f"{field} is {url!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1"]
     faults = []
     if url.rstrip("/").endswith("/chat/completions"):
-        faults.append(f"base_url is {url!r}: leave out /chat/completions, which is added")
+        faults.append(f"{field} is {url!r}: leave out /chat/completions, which is added")
     if "?" in url:
-        faults.append(f"base_url is {url!r}: put what follows '?' into query={{...}}")
+        faults.append(f"{field} is {url!r}: put what follows '?' into query={{...}}")
     return faults
 
 

@@ -177,9 +177,16 @@ class Stream:
     def finish(self) -> None:
         """Leave the connection for reuse once the rest of the body has come, which nobody needs to wait for."""
         content = self._response.content
-        if not content.at_eof() and content.exception() is None:
-            give_up = asyncio.get_running_loop().call_later(DRAIN_TIMEOUT, self._response.close)
-            content.on_eof(give_up.cancel)
+        if self._session is not None and not content.at_eof() and content.exception() is None:
+            response, draining = self._response, self._session.draining
+            draining.add(response)
+            give_up = asyncio.get_running_loop().call_later(DRAIN_TIMEOUT, _give_up, response, draining)
+
+            def ended() -> None:
+                give_up.cancel()
+                draining.discard(response)
+
+            content.on_eof(ended)
         self._leave()
 
     def _leave(self) -> None:
@@ -190,10 +197,15 @@ class Stream:
                 session.close_soon()
 
 
+def _give_up(response: aiohttp.ClientResponse, draining: set[aiohttp.ClientResponse]) -> None:
+    draining.discard(response)
+    response.close()
+
+
 class _Session:
     """aiohttp's session on one event loop, with what is needed to close it at the right time."""
 
-    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "retired")
+    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "draining", "retired")
 
     def __init__(self) -> None:
         import aiohttp
@@ -208,6 +220,7 @@ class _Session:
         )
         self.active = 0
         self.contexts = 0
+        self.draining: set[aiohttp.ClientResponse] = set()
         self.closers: list[Callable[[], Awaitable[object]]] = []
         self.retired = False
         self._keeper: AsyncGenerator[None, None] | None = None
@@ -224,9 +237,20 @@ class _Session:
             proxy=endpoint._proxy,
         )
 
-    async def close_if_idle(self) -> None:
-        if not self.active and not self._http.closed:
+    async def close(self) -> None:
+        """Close what is open: connections that wait for their end, others' clients, and the rest."""
+        for response in self.draining:
+            response.close()
+        self.draining.clear()
+        closers, self.closers = self.closers, []
+        for close in closers:
+            await close()
+        if not self._http.closed:
             await self._http.close()
+
+    async def close_if_idle(self) -> None:
+        if not self.active:
+            await self.close()
 
     def close_soon(self) -> None:
         # Kept by the session until it ends: asyncio itself holds its tasks only weakly.
@@ -262,9 +286,7 @@ async def _close_with_loop(loop: asyncio.AbstractEventLoop, session: _Session) -
         with _lock:
             if _sessions.get(loop) is session:
                 del _sessions[loop]
-        for close in session.closers:
-            await close()
-        await session._http.close()
+        await session.close()
 
 
 def close_with_loop(close: Callable[[], Awaitable[object]]) -> None:

@@ -56,7 +56,13 @@ def models() -> str:
         names = ModelRegistry.list_models(provider)
         if not names:
             continue
-        lines += ["", f"## {provider}", "", "| model | context | input | cached | output | RPM | TPM | can | source |", "|---|---|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {provider}",
+            "",
+            "| model | context | input | cached | output | RPM | TPM | can | source |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
         for name in names:
             row = ModelRegistry.CONFIGS[name]
             cells = [

@@ -47,8 +47,11 @@ def _tables_restored() -> Iterator[None]:
     yield
     for table, version, rows in before:
         if table.version != version:
-            table.clear()
-            table.update(rows)
+            for name in [name for name in table if name not in rows]:
+                del table[name]
+            for name, row in rows.items():
+                if table.get(name) is not row:
+                    table[name] = row
 
 
 @pytest.fixture(autouse=True)

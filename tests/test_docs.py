@@ -107,7 +107,11 @@ def test_links_lead_somewhere():
 def test_errors_page_draws_the_tree():
     (drawing,) = blocks(ROOT / "docs" / "errors.md", "text")
     drawn = re.findall(r"\b(\w+Error)\b", drawing)
-    public = {name for name in llm_master.__all__ if isinstance(getattr(llm_master, name), type) and issubclass(getattr(llm_master, name), LLMError)}
+    public = {
+        name
+        for name in llm_master.__all__
+        if isinstance(getattr(llm_master, name), type) and issubclass(getattr(llm_master, name), LLMError)
+    }
     assert set(drawn) - {"TimeoutError"} == public
 
 

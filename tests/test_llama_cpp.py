@@ -35,7 +35,12 @@ WEATHER = {
     "function": {
         "name": "get_weather",
         "description": "The weather in a city.",
-        "parameters": {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"], "additionalProperties": False},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
     },
 }
 
@@ -89,7 +94,10 @@ async def test_a_stream_is_the_whole_answer_in_pieces(model: str) -> None:
     assert len(pieces) > 5
     assert "".join(pieces) == stream.response.content == whole.content
     assert stream.response.finish_reason == "stop"
-    assert (stream.response.usage.input_tokens, stream.response.usage.output_tokens) == (whole.usage.input_tokens, whole.usage.output_tokens)
+    assert (stream.response.usage.input_tokens, stream.response.usage.output_tokens) == (
+        whole.usage.input_tokens,
+        whole.usage.output_tokens,
+    )
     (attempt,) = stream.response.receipt.attempts
     assert attempt.status == 200
     assert attempt.first_delta is not None and attempt.latency is not None and attempt.first_delta <= attempt.latency

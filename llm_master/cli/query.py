@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer with usage, cost and receipt as JSON.")
 @click.option("-u", "--usage", is_flag=True, help="Print tokens, cost, time and key on standard error.")
+@click.option("--dry-run", is_flag=True, help="Show provider, address, headers and body, and send nothing.")
 @click.option("--timeout", type=float, help="Seconds for one attempt.")
 @click.option("--deadline", type=float, default=600, show_default=True, help="Seconds for the whole query.")
 def query(
@@ -35,6 +36,7 @@ def query(
     stream: bool,
     as_json: bool,
     usage: bool,
+    dry_run: bool,
     timeout: float | None,
     deadline: float,
 ) -> None:
@@ -52,15 +54,13 @@ def query(
         raise click.UsageError("there is no prompt: give one as an argument, or pipe it in")
     messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": text})
+    arguments = {"timeout": timeout, "deadline": deadline, **{key: _value(value) for key, value in options}}
     try:
-        response = asyncio.run(
-            _ask(
-                model or _default_model(),
-                messages,
-                {"timeout": timeout, "deadline": deadline, **{key: _value(value) for key, value in options}},
-                stream=stream and not as_json,
-            )
-        )
+        name = model or _default_model()
+        if dry_run:
+            _show_plan(name, messages, {**arguments, "stream": stream}, as_json=as_json)
+            return
+        response = asyncio.run(_ask(name, messages, arguments, stream=stream and not as_json))
     except LLMError as exc:
         fail(exc)
     except KeyboardInterrupt:
@@ -89,6 +89,28 @@ async def _ask(model: str, messages: list[Message], arguments: dict[str, Any], *
             finally:
                 click.echo()
         return pieces.response
+
+
+def _show_plan(model: str, messages: list[Message], arguments: dict[str, Any], *, as_json: bool) -> None:
+    import attrs
+
+    from llm_master.query import QueryLLM
+
+    plan = QueryLLM().plan(model, messages, **arguments)
+    if as_json:
+        print_json(attrs.asdict(plan))
+        return
+    click.echo(f"{plan.provider}: {plan.why}; model {plan.model}, key {plan.key or 'none'}")
+    for ours, theirs in plan.renamed.items():
+        click.echo(f"renamed: {ours} -> {theirs}")
+    for option in plan.dropped:
+        click.echo(f"dropped: {option}")
+    if plan.method:
+        click.echo(f"\n{plan.method} {plan.url}")
+    for header, value in plan.headers.items():
+        click.echo(f"{header}: {value}")
+    click.echo()
+    print_json(plan.body)
 
 
 def _with_standard_input(prompt: str | None) -> str | None:

@@ -13,7 +13,7 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.resolve import Route
 from llm_master.dispatch.retry import Retries
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
-from llm_master.errors import DeadlineExceededError, LLMError, ProviderError, RateLimitError, RequestTimeoutError
+from llm_master.errors import ConfigurationError, DeadlineExceededError, LLMError, ProviderError, RateLimitError, RequestTimeoutError
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig, ProviderConfig
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
@@ -205,6 +205,9 @@ class Call:
                 error.args = (f"{error.provider}: {error.args[0]}" if error.args else error.provider,)
             if error.model is None:
                 error.model = self.target.route.model
+            if self.key is not None and error.args and self.key.secret in str(error.args[0]):
+                # Some providers repeat the key that they refuse.
+                error.args = (str(error.args[0]).replace(self.key.secret, self.key.name), *error.args[1:])
         return error
 
     async def failed(self, exc: Exception, *, is_deadline: bool) -> tuple[float, str]:
@@ -251,7 +254,12 @@ class Call:
             attempt.status = wire.status
             attempt.request_id = wire.request_id
         if self._lookup is not None:
-            model = await self._lookup
+            try:
+                model = await self._lookup
+            except Exception as exc:
+                # The answer is there and paid for; that its price is not known is said by the receipt.
+                logger.warning("no price for %s: the price list failed: %s: %s", target.name, type(exc).__name__, exc)
+                model = None
             target.look_up = None
             target.prices = PriceList(model) if model is not None else None
         cost, state = self.cost_of(response.usage, wire)
@@ -272,7 +280,13 @@ class Call:
         if route.generator is None:
             return self.provider.generate(self.messages, route.model, **self.options)
         if isinstance(route.generator, str):
-            return getattr(self.provider, route.generator)(self.messages, route.model, **self.options)  # type: ignore[no-any-return]
+            method = getattr(self.provider, route.generator, None)
+            if method is None:
+                raise ConfigurationError(
+                    f"provider row {route.provider!r}: generate_map names the method {route.generator!r}, "
+                    f"which {type(self.provider).__name__} does not have"
+                )
+            return method(self.messages, route.model, **self.options)  # type: ignore[no-any-return]
         return route.generator(self.provider, self.messages, route.model, **self.options)  # type: ignore[no-any-return]
 
     def open_stream(self) -> AsyncIterator[StreamPiece]:

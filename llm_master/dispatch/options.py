@@ -20,8 +20,14 @@ KNOWN_OPTIONS = frozenset(
     "min_tokens mirostat mirostat_eta mirostat_tau models n_predict n_probs num_ctx num_predict plugins preset prompt_mode provider "
     "random_seed reasoning reasoning_format repeat_last_n repeat_penalty repetition_penalty route safe_prompt search_mode "
     "search_parameters search_settings stop_token_ids structured_outputs tfs_z thinking think tool_stream top_a top_k top_n_sigma transforms "
-    "typical_p use_beam_search usage xtc_probability xtc_threshold size quality style background voice format".split()
+    "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format".split()
 )
+
+_ARGUMENTS = frozenset("messages prompt stream response_format tools timeout deadline extra_body".split())
+"""Arguments of ``query`` itself, which are misspelt just as easily."""
+
+_NOT_YET = frozenset("fallback_model fallback_config tags".split())
+"""Arguments of coming versions. Sent to a provider they would do nothing, in silence."""
 
 _NEAR = 0.86
 """How alike two names must be to be one misspelt (difflib's ratio): ``temprature`` is 0.95, ``top_n`` for ``top_p`` 0.8."""
@@ -38,7 +44,9 @@ def check_names(options: Mapping[str, Any]) -> None:
     if options.keys() <= _accepted:
         return
     for name in options.keys() - _accepted:
-        near = difflib.get_close_matches(name, KNOWN_OPTIONS, 1, _NEAR)
+        if name in _NOT_YET:
+            raise InvalidRequestError(f"{name!r} is not there yet, and no provider would know what to do with it: leave it out")
+        near = difflib.get_close_matches(name.lower(), KNOWN_OPTIONS | _ARGUMENTS, 1, _NEAR)
         if near:
             raise InvalidRequestError(
                 f"there is no option {name!r}: did you mean {near[0]!r}? If the provider really knows {name!r}, "

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from llm_master.errors import ConfigurationError, MissingApiKeyError, UnknownModelError
-from llm_master.rows import ProviderConfig
+from llm_master.rows import ProviderConfig, canonical
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Resolver:
         registered: The provider that a model is registered with; ``None`` if it is not registered or names none.
         registered_names: All registered names, to offer the nearest.
         preferred: The provider that gets what no rule decides.
-        explain_missing: Says what to set for a provider that is not usable.
+        missing: The error for a provider that is not usable: what it lacks, and what to set.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Resolver:
         registered: Callable[[str], str | None],
         registered_names: Callable[[], Iterable[str]],
         preferred: str | None,
-        explain_missing: Callable[[str], str],
+        missing: Callable[[str], ConfigurationError],
     ) -> None:
         self._rows = rows
         self._usable = usable
         self._registered = registered
         self._registered_names = registered_names
-        self._explain_missing = explain_missing
-        self._aliases = {alias.lower().replace("-", "_"): name for name, row in rows.items() for alias in row.aliases}
+        self._missing = missing
+        self._aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
         self._preferred = self._provider_named(preferred) if preferred else None
         if preferred and self._preferred is None:
             near = difflib.get_close_matches(preferred, rows, 1)
@@ -87,10 +87,10 @@ class Resolver:
             return route
         if self._preferred is not None and self._preferred != route.provider and self._usable(self._preferred):
             # The whole name: a preferred provider is a gateway or a local server, which knows models by such names.
-            why = f"{route.provider} ({route.why}) has no key, so the preferred provider gets the whole name"
+            lacks = "key" if isinstance(self._missing(route.provider), MissingApiKeyError) else "address"
+            why = f"{route.provider} ({route.why}) has no {lacks}, so the preferred provider gets the whole name"
             return self._within(self._preferred, name, why)
-        row = self._rows[route.provider]
-        raise (MissingApiKeyError if row.requires_key and row.base_url else ConfigurationError)(self._explain_missing(route.provider))
+        raise self._missing(route.provider)
 
     def _find(self, name: str) -> Route | None:
         return self._exact(name) or self._qualified(name) or self._prefixed(name) or self._provider_alone(name) or self._preferred_for(name)
@@ -117,7 +117,8 @@ class Resolver:
     def _prefixed(self, name: str) -> Route | None:
         lowered = name.lower()
         for prefix, provider in self._prefixes:
-            if lowered.startswith(prefix):
+            # A name with a slash is a path on somebody's gateway, and only a prefix with one can mean it.
+            if lowered.startswith(prefix) and ("/" not in lowered or "/" in prefix):
                 return self._within(provider, name, f"prefix {prefix!r}")
         return None
 
@@ -140,7 +141,7 @@ class Resolver:
         return Route(provider, declared.get("id", model), declared.get("options", {}), generator, why)
 
     def _provider_named(self, name: str) -> str | None:
-        wanted = name.lower().replace("-", "_")
+        wanted = canonical(name)
         return wanted if wanted in self._rows else self._aliases.get(wanted)
 
     def _unknown(self, name: str) -> UnknownModelError:

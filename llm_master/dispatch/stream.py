@@ -131,6 +131,19 @@ class LLMStream:
         return self
 
     async def _connect(self) -> None:
+        self._task = asyncio.current_task()
+        self._since = self._call.clock.monotonic()
+        try:
+            await self._open()
+        except BaseException as exc:
+            self._done = True
+            if self._interrupted == "stop" and isinstance(exc, asyncio.CancelledError):
+                self._fail(exc)
+            raise
+        finally:
+            self._task = None
+
+    async def _open(self) -> None:
         call = self._call
         wait, why = 0.0, None
         while True:
@@ -143,15 +156,8 @@ class LLMStream:
             except (Exception, StopAsyncIteration) as exc:
                 if isinstance(exc, StopAsyncIteration):
                     exc = ServerError("the stream ended before it began")
-                try:
-                    wait, why = await call.failed(exc, is_deadline=is_deadline)
-                except BaseException:
-                    self._done = True
-                    raise
+                wait, why = await call.failed(exc, is_deadline=is_deadline)
                 continue
-            except BaseException:
-                self._done = True
-                raise
             self._source = source
             if call.attempt is not None:
                 call.attempt.first_delta = call.clock.monotonic() - call._began
@@ -172,7 +178,8 @@ class LLMStream:
         try:
             piece = await source.__anext__()
         except StopAsyncIteration:
-            await self._finish()
+            if not self._done:
+                await self._finish()
             raise
         except BaseException as exc:
             self._fail(exc)

@@ -10,10 +10,9 @@ from typing import Any
 
 import msgspec
 
-from llm_master.errors import ProviderError, ServerError
 from llm_master.providers.anthropic_messages import FORMAT
-from llm_master.providers.failures import error_of, failure_of
-from llm_master.providers.http import StreamReader, unreadable
+from llm_master.providers.failures import BAD_JSON
+from llm_master.providers.http import StreamReader, error_under_200, unreadable
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 FINISH_REASONS = {
@@ -99,10 +98,10 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     """
     try:
         message = _message(body)
-    except msgspec.DecodeError as exc:
+    except BAD_JSON as exc:
         raise unreadable(body, exc, status, request_id, model) from exc
     if message.error or message.content is None:
-        raise _error(message.error or msgspec.json.decode(body), model, request_id)
+        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
     usage = message.usage
     response = LLMResponse(
         "".join(block.get("text", "") for block in message.content if block.get("type") == "text"),
@@ -199,7 +198,7 @@ class MessageReader(StreamReader):
         elif kind == "message_stop":
             self.done = True
         elif kind == "error" or event.error:
-            raise _error(event.error, self.model, self.wire.request_id)
+            raise self.error(msgspec.json.decode(data))
 
     def _begin(self, index: int, block: dict[str, Any]) -> Iterator[str | StreamEvent]:
         while len(self._blocks) <= index:
@@ -236,6 +235,10 @@ class MessageReader(StreamReader):
                     block["input"] = {}  # the tool call itself says what was wrong with it
         return [block for block in self._blocks if block]
 
+    def usage_so_far(self) -> Usage | None:
+        """Usage, if it has come. Its output is counted only at the end."""
+        return read_usage(self._usage) if self._usage.input_tokens is not None else None
+
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
         return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
@@ -247,7 +250,7 @@ class MessageReader(StreamReader):
             ServerError: The stream ended without saying why the model stopped.
         """
         if not self.done and self._stop_reason is None:
-            raise ServerError("the stream ended without message_stop and without a stop reason", model=self.model)
+            raise self.broken("the stream ended without message_stop and without a stop reason")
         self.wire.service_tier = self._usage.service_tier
         assembled = LLMResponse("", self.model)
         _fill(assembled, self._whole_blocks())
@@ -259,10 +262,3 @@ class MessageReader(StreamReader):
             native=assembled.native,
             wire=self.wire,
         )
-
-
-def _error(content: Any, model: str, request_id: str | None) -> ProviderError:
-    failure = failure_of({"error": content} if not isinstance(content, dict) or "error" not in content else content)
-    error = error_of(failure.status, {}, failure, model=model)
-    error.request_id = request_id
-    return error

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ProviderError, ServerError
-from llm_master.providers.failures import error_of, failure_of
-from llm_master.providers.http import unreadable
+from llm_master.providers.failures import BAD_JSON, error_of, failure_of
+from llm_master.providers.http import error_under_200, unreadable
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 
@@ -121,16 +121,16 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     """
     try:
         answer = _completion.decode(body)
-    except msgspec.DecodeError as exc:
+    except BAD_JSON as exc:
         raise unreadable(body, exc, status, request_id, model) from exc
     if answer.error:
-        raise _error_under_200(answer, model, request_id)
+        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
     if not answer.choices:
         raise _no_answer(body, status, request_id, model)
     choice = answer.choices[0]
     message = choice.message
     if choice.error:
-        raise _error_under_200(choice, model, request_id)
+        raise error_under_200({"error": choice.error}, model, status=status, request_id=request_id)
     if message is None:
         raise _no_answer(body, status, request_id, model)
     content = message.content
@@ -280,18 +280,6 @@ def _no_answer(body: bytes, status: int, request_id: str | None, model: str) -> 
         # An error that is not called one, as some proxies write it.
         return error_of(status, {}, failure, model=model)
     return ServerError(f"answered {status} without any choice: {failure.message}", status=status, model=model, request_id=request_id)
-
-
-def _error_under_200(holder: ChatCompletion | Choice | Chunk | ChunkChoice, model: str, request_id: str | None) -> ProviderError:
-    error = stream_error(holder.error, model)
-    error.request_id = request_id
-    return error
-
-
-def stream_error(content: Any, model: str) -> ProviderError:
-    """The error for an error object that came under 200."""
-    failure = failure_of({"error": content})
-    return error_of(failure.status, {}, failure, model=model)
 
 
 def first_choice(choices: Sequence[ChunkChoice]) -> ChunkChoice | None:

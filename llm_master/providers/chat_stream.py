@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from llm_master.errors import ProviderError, ServerError
+from llm_master.errors import ProviderError
 from llm_master.providers import chat_format as fmt
+from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
-from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, Usage
+from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
 
 
 class ChunkReader(StreamReader):
@@ -23,6 +24,8 @@ class ChunkReader(StreamReader):
         self._usage: Usage | None = None
         self._citations: list[Any] = []
         self._images: list[Any] = []
+        self._slots: dict[int, tuple[int, str | None]] = {}
+        self._calls = 0
 
     def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
         """As the base's, with a short way for the chunks that hold one piece of text and nothing else: nearly all."""
@@ -52,20 +55,23 @@ class ChunkReader(StreamReader):
             except ProviderError as exc:
                 self.failure = exc
                 break
-            except msgspec.DecodeError as exc:
-                self.failure = ServerError(f"the stream holds what is no chunk ({exc}): {data[:120]!r}", model=self.model)
+            except BAD_JSON as exc:
+                self.failure = self.broken(f"the stream holds what is no chunk ({exc}): {data[:120]!r}")
                 break
+        self.began = self.began or bool(events)
         return events
+
+    def usage_so_far(self) -> Usage | None:
+        """Usage, if it has come."""
+        return self._usage
 
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
         return fmt.read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
 
     def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
-        if chunk.error:
-            raise fmt.stream_error(chunk.error, self.model)
-        if isinstance(data, NamedEvent) and data.name == "error":
-            raise fmt.stream_error(msgspec.json.decode(data), self.model)
+        if chunk.error or (isinstance(data, NamedEvent) and data.name == "error"):
+            raise self.error(msgspec.json.decode(data))
         if chunk.model.__class__ is str and chunk.model:
             self.served = chunk.model
         if chunk.service_tier is not None:
@@ -79,7 +85,7 @@ class ChunkReader(StreamReader):
         if choice is None:
             return
         if choice.error:
-            raise fmt.stream_error(choice.error, self.model)
+            raise self.error({"error": choice.error})
         if choice.finish_reason is not None:
             self._finish_reason = choice.finish_reason
         delta = choice.delta
@@ -95,11 +101,21 @@ class ChunkReader(StreamReader):
         if content or delta.refusal:
             yield content or str(delta.refusal)
         if delta.tool_calls:
-            yield from fmt.read_tool_call_deltas(delta.tool_calls)
+            for call in fmt.read_tool_call_deltas(delta.tool_calls):
+                call.index = self._slot(call)
+                yield call
         if delta.annotations:
             self._citations += fmt.read_citations(delta.annotations, None)
         if delta.images:
             self._images += delta.images
+
+    def _slot(self, call: ToolCallDelta) -> int:
+        """The call's own place: some servers give parallel calls one index, and only a new id tells them apart."""
+        known = self._slots.get(call.index)
+        if known is None or (call.id and call.name and known[1] and call.id != known[1]):
+            known = self._slots[call.index] = (self._calls, call.id)
+            self._calls += 1
+        return known[0]
 
     def end(self) -> StreamEnd:
         """The last event. A stream that ended without saying so was cut off.
@@ -108,7 +124,7 @@ class ChunkReader(StreamReader):
             ServerError: Neither ``[DONE]`` nor a finish reason came.
         """
         if not self.done and self._finish_reason is None:
-            raise ServerError("the stream ended without [DONE] and without a finish reason", model=self.model)
+            raise self.broken("the stream ended without [DONE] and without a finish reason")
         return StreamEnd(
             finish_reason=self._finish_reason,
             usage=self._usage,

@@ -48,16 +48,17 @@ BY_TEXT: tuple[tuple[type[e.ProviderError], str], ...] = (
     (
         e.ContextWindowExceededError,
         (
-            r"context (length|window|size)|maximum context|too many (input )?tokens|prompt (is|was) too long|"
-            r"(input|prompt|request).{0,40}exceeds? .{0,60}(context|token)|reduce the length of the (messages|prompt)|"
-            r"input length .{0,60}exceeds"
+            r"context (length|window|size)|maximum (context|prompt length|input length)|too many (input )?tokens|prompt (is|was) too long|"
+            r"(input|prompt|request).{0,40}exceed(s|ed)? .{0,60}(context|token)|reduce the length of the (messages|prompt)|"
+            r"input (token )?length .{0,60}(exceeds|too long)|tokens \+ `?max_new_tokens`? must be|current length is .{0,40}while limit is|"
+            r"longer than the model|maximum number of tokens allowed"
         ),
     ),
     (
         e.InsufficientFundsError,
         (
             r"insufficient (balance|funds|credit|quota)|exceeded your current quota, please check your plan|out of credits|"
-            r"requires more credits|(doesn't|does not) have any credits|used all available credits|"
+            r"requires more credits|(doesn't|does not) have any credits|used all available credits|balance is too low|"
             r"(top up|add) .{0,20}(credit|balance|fund)|payment required|depleted .{0,40}credit"
         ),
     ),
@@ -70,7 +71,10 @@ BY_TEXT: tuple[tuple[type[e.ProviderError], str], ...] = (
     ),
     (
         e.ContentPolicyError,
-        r"content (management )?policy|content filter|safety (system|policy|reasons)|flagged (by|as|for)|violat\w+ .{0,30}polic(y|ies)|prohibited content",
+        (
+            r"content (management )?policy|content filter|content exists risk|safety (system|policy|reasons)|(input|output|prompt|request) was flagged|"
+            r"flagged (by|as|for)|violat\w+ .{0,30}(polic(y|ies)|guidelines)|prohibited content|blocked (input|output)|considered high risk"
+        ),
     ),
     (
         e.ModelNotFoundError,
@@ -88,11 +92,13 @@ _ALLOWED: dict[int, tuple[type[e.ProviderError], ...]] = {
         e.ContentPolicyError,
         e.ModelNotFoundError,
     ),
+    401: (e.InsufficientFundsError,),
     403: (e.AuthenticationError, e.InsufficientFundsError, e.ContentPolicyError),
     404: (),
     413: (e.ContextWindowExceededError,),
     422: (e.ContextWindowExceededError, e.ContentPolicyError, e.ModelNotFoundError),
     429: (e.InsufficientFundsError,),
+    498: (e.ContentPolicyError,),
 }
 """To what a body may refine a status. A status that is not here is not refined."""
 
@@ -103,10 +109,14 @@ _BY_STATUS: dict[int, type[e.ProviderError]] = {
     404: e.ModelNotFoundError,
     408: e.RequestTimeoutError,
     409: e.ServerError,
+    410: e.ModelNotFoundError,
     425: e.ServerError,
     429: e.RateLimitError,
     498: e.ServerError,
 }
+
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError)
+"""What decoding raises for bytes that are no JSON."""
 
 _TITLE = rb"(?is)<title[^>]*>(.*?)</title>"
 _SHOWN = 500
@@ -127,8 +137,8 @@ def read_failure(body: bytes) -> Failure:
     """Find message and codes in an error body: JSON of any known shape, HTML or text."""
     try:
         return failure_of(msgspec.json.decode(body))
-    except msgspec.DecodeError:
-        pass
+    except BAD_JSON:
+        pass  # not JSON: HTML or text, read below
     if found := re.search(_TITLE, body):
         return Failure(f"an HTML page: {_clean(found[1])}")
     if body.lstrip()[:1] == b"<":
@@ -155,7 +165,9 @@ def failure_of(content: Any) -> Failure:
     if isinstance(message, list):
         # FastAPI's validation errors: each says where and what.
         message = "; ".join(
-            f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', item)}" if isinstance(item, dict) else str(item)
+            f"{'.'.join(map(str, loc))}: {item.get('msg', item)}"
+            if isinstance(item, dict) and isinstance(loc := item.get("loc"), list)
+            else str(item)
             for item in message
         )
     metadata = inner.get("metadata")
@@ -184,6 +196,9 @@ def classify(status: int | None, failure: Failure) -> type[e.ProviderError]:
     if found is None:
         found = e.ServerError if status >= 500 else e.InvalidRequestError
     allowed = _ALLOWED.get(status, ())
+    if status == 429 and _hinted(failure) is not None:
+        # Who says when to come again does not mean that the money is gone, whatever else the text says.
+        allowed = ()
     return _by_code(failure.codes, allowed) or _by_text(failure.message, allowed) or found
 
 
@@ -225,7 +240,15 @@ def error_of(
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The id under which the provider knows the request."""
-    return headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid") or headers.get("cf-ray")
+    found = headers.get("x-request-id")
+    if found:
+        return found
+    # Providers put their own name before it.
+    own = [value for name, value in headers.items() if value and name.lower().endswith(_ID_ENDINGS)]
+    return own[0] if own else headers.get("cf-ray")
+
+
+_ID_ENDINGS = ("request-id", "requestid", "reqid", "correlation-id", "trace-id", "generation-id")
 
 
 _DURATION = r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|microseconds?|us|µs|seconds?|s|minutes?|mins?|m|hours?|h|days?|d)(?![a-z])"
@@ -288,18 +311,12 @@ def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | No
             return max(0.0, parsedate_to_datetime(text).timestamp() - now)
         except ValueError:
             pass  # neither number nor date: the next place may know
-    detail = failure.detail if isinstance(failure.detail, dict) else {}
-    for item in detail.get("details") or () if isinstance(detail.get("details"), list) else ():
-        if not isinstance(item, dict) or not str(item.get("@type", "")).endswith("RetryInfo"):
-            continue
-        if (seconds := duration(str(item.get("retryDelay", "")))) is not None:
-            return seconds
-    if (hint := re.search(_HINT, failure.message.lower())) and (seconds := duration(hint[1])) is not None:
-        return seconds
+    if (hinted := _hinted(failure)) is not None:
+        return hinted
     used_up: list[float] = []
     for name, value in headers.items():
         lowered = name.lower()
-        if "-ratelimit-" in lowered and lowered.endswith("-reset"):
+        if "-ratelimit-" in lowered and lowered.endswith("-reset") and not lowered.startswith("x-"):
             # One header for each limit, with the moment at which it is whole again.
             moment = timestamp(value)
             if moment is not None and headers.get(lowered.removesuffix("reset") + "remaining") == "0":
@@ -317,6 +334,18 @@ def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | No
         if headers.get(lowered.replace("reset", "remaining", 1), "0").split(".")[0] in ("0", ""):
             used_up.append(max(0.0, seconds))
     return max(used_up) if used_up else None
+
+
+def _hinted(failure: Failure) -> float | None:
+    """Seconds to wait as the body says: in Google's ``RetryInfo``, or in its text."""
+    detail = failure.detail if isinstance(failure.detail, dict) else {}
+    for item in detail.get("details") or () if isinstance(detail.get("details"), list) else ():
+        if not isinstance(item, dict) or not str(item.get("@type", "")).endswith("RetryInfo"):
+            continue
+        if (seconds := duration(str(item.get("retryDelay", "")))) is not None:
+            return seconds
+    hint = re.search(_HINT, failure.message.lower())
+    return duration(hint[1]) if hint else None
 
 
 def _clean(text: str | bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ContentPolicyError, ProviderError, ServerError
-from llm_master.providers.failures import error_of, failure_of
+from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.gemini_messages import FORMAT
 from llm_master.providers.http import StreamReader, unreadable
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -83,7 +83,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     reader = CandidateReader(model, status, request_id)
     try:
         events = list(reader.events_of(body))
-    except msgspec.DecodeError as exc:
+    except BAD_JSON as exc:
         raise unreadable(body, exc, status, request_id, model) from exc
     except ProviderError as exc:
         exc.status, exc.request_id = exc.status or status, request_id
@@ -139,7 +139,7 @@ class CandidateReader(StreamReader):
         """Events of one event of theirs."""
         answer = _decode(data)
         if answer.error:
-            raise _error(answer.error, self.model)
+            raise self.error(msgspec.json.decode(data))
         if isinstance(answer.model_version, str):
             self.served = answer.model_version
         if answer.usage_metadata is not None:
@@ -187,6 +187,10 @@ class CandidateReader(StreamReader):
         else:
             self._parts.append(dict(part))
 
+    def usage_so_far(self) -> Usage | None:
+        """Usage, if it has come."""
+        return read_usage(self._usage) if self._usage is not None else None
+
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
         return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
@@ -198,7 +202,7 @@ class CandidateReader(StreamReader):
             ServerError: The stream ended without a finish reason.
         """
         if self._finish is None:
-            raise ServerError("the stream ended without a finish reason", model=self.model)
+            raise self.broken("the stream ended without a finish reason")
         reason = FINISH_REASONS.get(self._finish, self._finish.lower())
         if self._usage is not None:
             self.wire.service_tier = self._usage.service_tier
@@ -218,8 +222,3 @@ def _blocked(what: str, reason: str, message: str | None, ratings: Any, model: s
     flagged = [str(rating.get("category")) for rating in ratings or () if isinstance(rating, dict) and rating.get("blocked")]
     details = "; ".join(part for part in (message, ", ".join(flagged)) if part)
     return ContentPolicyError(f"{what} was refused: {reason}" + (f" ({details})" if details else ""), model=model, code=reason)
-
-
-def _error(content: Any, model: str) -> ProviderError:
-    failure = failure_of({"error": content})
-    return error_of(failure.status, {}, failure, model=model)

@@ -10,7 +10,7 @@ import msgspec
 
 from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.failures import error_of, read_failure, request_id
+from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
 from llm_master.providers.sse import SSEParser
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
@@ -24,6 +24,7 @@ from llm_master.types import (
     StreamEvent,
     StreamPiece,
     ToolCallDelta,
+    Usage,
     WireAnswer,
 )
 
@@ -65,11 +66,12 @@ class HTTPProvider(BaseLLMProvider):
         path, body = self.prepare(messages, model, options, stream=True)
         endpoint = await self.endpoint(path, options)
         connection = await endpoint.open(encoded(body))
+        reader: StreamReader | None = None
         try:
             if not 200 <= connection.status < 300:
                 raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
             reader = self.reader(model, connection.status, request_id(connection.headers))
-            if connection.headers.get("Content-Type", "").startswith(("application/json", "text/html")):
+            if connection.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
                 # A server that does not stream, an error that it did not call one, or no API at all.
                 yield as_events(reader.whole(await connection.read_all()))
                 return
@@ -85,6 +87,11 @@ class HTTPProvider(BaseLLMProvider):
             if reader.done:
                 connection.finish()
             yield reader.end()
+        except ProviderError:
+            if reader is not None and reader.began and (usage := reader.usage_so_far()) is not None:
+                # The stream is lost, and what it cost need not be.
+                yield StreamEnd(usage=usage, model_name=reader.served, wire=reader.wire)
+            raise
         finally:
             connection.close()
 
@@ -130,6 +137,7 @@ class StreamReader:
     """Events of one stream from its pieces, and what only its end tells.
 
     Attributes:
+        began: Something has been handed out.
         done: The stream has said that it is over.
         failure: What broke it, once the events before it have been handed out.
         served: The model that answers, once known.
@@ -139,6 +147,7 @@ class StreamReader:
         self.model = model
         self.wire = WireAnswer(status, request_id)
         self.served: str | None = None
+        self.began = False
         self.done = False
         self.failure: Exception | None = None
 
@@ -154,12 +163,25 @@ class StreamReader:
             except ProviderError as exc:
                 self.failure = exc
                 break
-            except msgspec.DecodeError as exc:
-                self.failure = ServerError(f"the stream holds what cannot be read ({exc}): {data[:120]!r}", model=self.model)
+            except BAD_JSON as exc:
+                self.failure = self.broken(f"the stream holds what cannot be read ({exc}): {data[:120]!r}")
                 break
             if self.done:
                 break
+        self.began = self.began or bool(events)
         return events
+
+    def error(self, content: Any) -> ProviderError:
+        """The error for an error object in the stream."""
+        return error_under_200(content, self.model, status=self.wire.status, request_id=self.wire.request_id)
+
+    def broken(self, message: str) -> ServerError:
+        """The error for a stream that is none, or was cut off."""
+        return ServerError(message, status=self.wire.status, model=self.model, request_id=self.wire.request_id)
+
+    def usage_so_far(self) -> Usage | None:
+        """Usage, if it has come."""
+        return None
 
     def events_of(self, data: bytes) -> Iterable[str | StreamEvent]:
         """Events of one piece. Raises ``ProviderError`` or ``msgspec.DecodeError``."""
@@ -196,6 +218,15 @@ def as_events(answer: LLMResponse) -> list[str | StreamEvent]:
     return events
 
 
+def error_under_200(content: Any, model: str, *, status: int | None = None, request_id: str | None = None) -> ProviderError:
+    """The error for a body or event that holds an error object although it came under 200."""
+    failure = failure_of(content)
+    error = error_of(failure.status, {}, failure, model=model)
+    error.status = error.status or status
+    error.request_id = request_id
+    return error
+
+
 def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:
     """The error for a 2xx whose body is no such answer."""
     if not body.strip():
@@ -229,4 +260,4 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r:.60} is no JSON value")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number").encode

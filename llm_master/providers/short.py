@@ -77,9 +77,8 @@ class ShortForm(BaseLLMProvider):
         self._others: dict[str, Any] = {}
 
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
-        """Answer the last user message; system messages stand before it."""
-        system = [extract_prompt([{**message, "role": "user"}]) for message in messages if message.get("role") in ("system", "developer")]
-        prompt = "\n\n".join([*system, extract_prompt(messages)])
+        """Answer the conversation, said in one text."""
+        prompt = _as_prompt(messages)
         known = {field.name for field in attrs.fields(GenerationParams)}
         params = GenerationParams(**{name: value for name, value in options.items() if name in known})
         answer: LLMResponse | str = await self._provider_for(model).generate(prompt, params)
@@ -96,3 +95,13 @@ class ShortForm(BaseLLMProvider):
         if model not in self._others:
             self._others[model] = self._cls(attrs.evolve(self.config, max_retries=0, default_model=model))
         return self._others[model]
+
+
+def _as_prompt(messages: Sequence[Message]) -> str:
+    """A conversation in one text: a single question as it is, system messages before it; turns with who says them."""
+    said = [(str(message.get("role")), extract_prompt([{**message, "role": "user"}])) for message in messages]
+    turns = [(role, text) for role, text in said if role not in ("system", "developer")]
+    system = [text for role, text in said if role in ("system", "developer")]
+    if len(turns) == 1:
+        return "\n\n".join([*system, turns[0][1]])
+    return "\n\n".join([*system, *(f"{role}: {text}" for role, text in turns)])

@@ -149,5 +149,6 @@ class OpenAICompatibleProvider(UnifiedProvider):
 
 def _body_of(answer: Any) -> bytes:
     """JSON of an object of the SDK."""
-    text: str = answer.model_dump_json(exclude_unset=True)
+    # What providers send is not always what the SDK's types expect; it is passed on all the same.
+    text: str = answer.model_dump_json(exclude_unset=True, warnings=False)
     return text.encode()

@@ -11,65 +11,74 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from llm_master.errors import AuthenticationError, MissingApiKeyError
+from llm_master.errors import AuthenticationError, ConfigurationError
 from llm_master.providers.gemini import GeminiProvider
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
 
-_EXPRESS = "/v1beta1/publishers/google"
+DEFAULT_CREDENTIALS = "adc"
+"""As a key: whatever Google's libraries find, as what ``gcloud auth application-default login`` left."""
+
+_EXPRESS = "/publishers/google"
 
 
 class VertexProvider(GeminiProvider):
-    """``vertex/gemini-*``. With no key, Google's application default credentials are used, through the google-auth package."""
+    """``vertex/gemini-*``. The key is an API key, the path of a service account's JSON file, or ``adc``."""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
+        self._by_account = self.api_key is not None and (self.api_key.endswith(".json") or self.api_key == DEFAULT_CREDENTIALS)
         self._credentials: Any = None
         self._project: str | None = None
         self._lock = threading.Lock()
 
+    def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Headers of a request."""
+        if not self._by_account:
+            return super().headers(options)
+        token = self._credentials.token if self._credentials is not None else None
+        return {"Authorization": f"Bearer {token or '…'}"}
+
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
         """Where a path is. A token is fetched, in a thread, when there is none that is valid."""
-        if self.api_key:
-            return await super().endpoint(path, options)
-        if self._credentials is None or not self._credentials.valid:
+        if self._by_account and (self._credentials is None or not self._credentials.valid):
             await asyncio.to_thread(self._refresh)
-        # A token lives for an hour, so an endpoint per token is few.
-        headers = {"Authorization": f"Bearer {self._credentials.token}"}
-        key = (path, self._credentials.token)
-        endpoint = self._endpoints.get(key)
-        if endpoint is None:
-            self._endpoints.clear()
-            base = self.config.base_url or ""
-            if base.endswith(_EXPRESS) and self._project:
-                path = f"/projects/{self._project}/locations/global/publishers/google{path}"
-                base = base.removesuffix("/publishers/google")
-            endpoint = self._endpoints[key] = self.new_endpoint(path, headers, base_url=base)
-        return endpoint
+            self._endpoints.clear()  # theirs was the old token
+        return await super().endpoint(path, options)
+
+    def new_endpoint(self, path: str, headers: Mapping[str, str]) -> Endpoint:
+        """An endpoint; of a service account below its project, unless ``base_url`` names another place."""
+        base = self.config.base_url or ""
+        if self._project and base.endswith(_EXPRESS) and "/projects/" not in base:
+            path = f"/projects/{self._project}/locations/global{_EXPRESS}{path}"
+            return super().new_endpoint(path, headers, base_url=base.removesuffix(_EXPRESS))
+        return super().new_endpoint(path, headers)
 
     def _refresh(self) -> None:
         """Fetch a token; of several threads that come at once, one does.
 
         Raises:
-            MissingApiKeyError: google-auth is not installed, or finds no credentials.
-            AuthenticationError: It found some, and they were refused.
+            ConfigurationError: google-auth is not installed, or the credentials cannot be read.
+            AuthenticationError: They were refused.
         """
         try:
             import google.auth
-            import google.auth.exceptions
             import google.auth.transport.requests
+            from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
         except ImportError as exc:
-            raise MissingApiKeyError(
-                "Vertex AI needs VERTEX_API_KEY, or a service account and the google-auth package: pip install 'llm_master[vertex]'"
-            ) from exc
+            raise ConfigurationError("a service account needs the google-auth package: pip install 'llm_master[vertex]'") from exc
+        scopes = [self.config.scope] if self.config.scope else None
         with self._lock:
             if self._credentials is None:
                 try:
-                    self._credentials, self._project = google.auth.default(scopes=[self.config.scope] if self.config.scope else None)
-                except google.auth.exceptions.DefaultCredentialsError as exc:
-                    raise MissingApiKeyError(f"Vertex AI needs VERTEX_API_KEY or GOOGLE_APPLICATION_CREDENTIALS: {exc}") from exc
+                    if self.api_key == DEFAULT_CREDENTIALS:
+                        self._credentials, self._project = google.auth.default(scopes=scopes)
+                    else:
+                        self._credentials, self._project = google.auth.load_credentials_from_file(self.api_key, scopes=scopes)
+                except (DefaultCredentialsError, OSError, ValueError) as exc:
+                    raise ConfigurationError(f"the service account in {self.api_key!r} cannot be used: {exc}") from exc
             if not self._credentials.valid:
                 try:
                     self._credentials.refresh(google.auth.transport.requests.Request())
-                except google.auth.exceptions.GoogleAuthError as exc:
+                except GoogleAuthError as exc:
                     raise AuthenticationError(f"Google gave no token for the service account: {exc}") from exc

@@ -70,11 +70,13 @@ def current_environment() -> Environment:
     # os.environ decodes every variable to compare itself, which takes 25 us; what it wraps compares in 1 us. The
     # attribute is CPython's own since 3.2; without it this is merely slower.
     variables = getattr(os.environ, "_data", None)
-    seen = variables.copy() if variables is not None else os.environ.copy()
+    if variables is None:
+        variables = os.environ.copy()
     stamp = _stamp(".env")
     last = _last
-    if last is not None and last[1] == stamp and last[0] == seen:
+    if last is not None and last[1] == stamp and last[0] == variables:
         return last[2]
+    seen = variables.copy()
     environment = Environment(os.environ.copy(), _read(".env") if stamp else None)
     with _lock:
         _last = (seen, stamp, environment)

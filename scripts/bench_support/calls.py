@@ -22,25 +22,26 @@ LABELS = {
     "llm_master_new": "llm_master, QueryLLM() per call",
     "openai": "openai SDK",
 }
-COUNTS = dict.fromkeys(LABELS, 2048) | {"openai": 512}
+COUNTS = dict.fromkeys(LABELS, 1024) | {"openai": 256}
 """Calls per round: each takes some tenths of a second."""
 
 
-def measure(full: bool) -> Section:  # noqa: FBT001  # every section has this shape
+def measure(*, full: bool) -> Section:
     """At 1, 32 and 256 in flight."""
     section = Section(
-        f"One chat completion: CPU of the client process, median of {_rounds(full)} interleaved rounds", "aiohttp + orjson, in the same round"
+        f"One chat completion: CPU of the client process, median of {_rounds(full=full)} interleaved rounds",
+        "aiohttp + orjson, in the same round",
     )
     with upstream() as address, client_processes(list(LABELS), address) as processes:
         for in_flight in (1, 32, 256):
-            rounds = [_round(processes, in_flight, number) for number in range(_rounds(full))]
+            rounds = [_round(processes, in_flight, number) for number in range(_rounds(full=full))]
             section.rows += compared(
                 LABELS, rounds, unit="µs", suffix=f", {in_flight} in flight", limits={"llm_master": LIMIT, "llm_master_new": LIMIT}
             )
     return section
 
 
-def _rounds(full: bool) -> int:  # noqa: FBT001
+def _rounds(*, full: bool) -> int:
     return ROUNDS * 2 + 1 if full else ROUNDS
 
 

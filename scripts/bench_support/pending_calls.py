@@ -10,9 +10,6 @@ from urllib.parse import urlsplit
 
 from bench_support.clients import Client
 
-FINISH = 30.0
-"""Seconds that the answers may take once the upstream gives them."""
-
 
 class _Upstream:
     """A connection beside the client's, to ask the upstream what it holds."""
@@ -26,13 +23,11 @@ class _Upstream:
         await self._reader.readuntil(b"\r\n\r\n{}")
 
 
-async def hold(
-    client: Client, address: str, count: int, step: int, seconds: float, resident: Callable[[], int]
-) -> dict[str, Any]:
+async def hold(client: Client, address: str, count: int, step: int, seconds: float, resident: Callable[[], int]) -> dict[str, Any]:
     """Start calls by steps until ``count`` of them are held by the upstream, or time is over.
 
     By steps, so that the connections that are being made fit into the upstream's backlog, and so that a client that
-    gets slower with their number still gives a figure, for fewer.
+    gets slower with their number still gives a figure, for fewer. The answers then get half that time.
 
     Returns:
         ``held``, ``kilobytes`` for all of them, ``cpu`` seconds, ``answered`` in the end, of ``started``.
@@ -49,7 +44,7 @@ async def hold(
         except TimeoutError:
             break
         found.update(held=len(tasks), kilobytes=resident() - before, cpu=time.process_time() - cpu)
-    found["answered"] = await _finish(tasks, port)
+    found["answered"] = await _finish(tasks, port, seconds / 2)
     return {**found, "started": len(tasks)}
 
 
@@ -57,8 +52,8 @@ async def _one(client: Client) -> int:
     return await client.call()
 
 
-async def _finish(tasks: list[asyncio.Task[int]], port: int | None) -> int:
+async def _finish(tasks: list[asyncio.Task[int]], port: int | None, seconds: float) -> int:
     upstream = _Upstream(*await asyncio.open_connection("127.0.0.1", port))
     await upstream.get("/release")
-    done, _ = await asyncio.wait(tasks, timeout=FINISH)
+    done, _ = await asyncio.wait(tasks, timeout=seconds)
     return sum(not task.cancelled() and task.exception() is None for task in done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, Literal
 
 
@@ -16,7 +16,7 @@ class Row:
         what: What was measured, of which client.
         value: In ``unit``; ``None`` if it could not be measured.
         ratio: To the section's reference.
-        spread: Lowest and highest ratio of the rounds.
+        spread: The middle half of the rounds' ratios lies between these.
         limit: What is at most allowed, of the ratio or of the value.
         note: What else a reader must know.
     """
@@ -70,16 +70,22 @@ def compared(labels: dict[str, str], rounds: Sequence[dict[str, float]], *, unit
                 median(figures[client] for figures in rounds),
                 unit,
                 ratio=median(ratios),
-                spread=None if client == reference else (min(ratios), max(ratios)),
+                spread=None if client == reference else middle_half(ratios),
                 limit=limits.get(client),
             )
         )
     return rows
 
 
+def middle_half(figures: Sequence[float]) -> tuple[float, float]:
+    """First and third quartile."""
+    first, _, third = quantiles(figures, n=4, method="inclusive")
+    return first, third
+
+
 def print_section(section: Section) -> None:
     """As an aligned table, ratios first."""
-    lines = [("ratio", "(spread)", "at most", "", "what", "value", "")]
+    lines = [("ratio", "(half in)", "at most", "", "what", "value", "")]
     for row in section.rows:
         of = "x" if row.limits == "ratio" else row.unit
         lines.append(
@@ -94,9 +100,12 @@ def print_section(section: Section) -> None:
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    print(f"\n{section.title}\n  ratio: {section.reference}")
+    print(f"\n{section.title}" + (f"\n  ratio: to {section.reference}" if section.reference else ""))
     for line in lines:
-        cells = [cell.ljust(width) if column in (3, 4, 6) else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if column in (3, 4, 6) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         print("  " + "  ".join(cells).rstrip(), flush=True)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 MODEL = "gpt-4o-mini"
 KEY = "bench-key-of-ordinary-length-0123456789"
-MESSAGES = [{"role": "user", "content": "Why do services limit the rate of requests, and what should a client do about it?"}]
+MESSAGES: list[Any] = [{"role": "user", "content": "Why do services limit the rate of requests, and what should a client do about it?"}]
 
 TEXT = (
     "A rate limit keeps one client from taking what belongs to all. A token bucket fills at a fixed rate and lets a "
@@ -39,9 +39,7 @@ _HEADERS = (
     b"x-ratelimit-remaining-requests: 9999\r\nx-ratelimit-remaining-tokens: 199900\r\n"
     b"x-ratelimit-reset-requests: 6ms\r\nx-ratelimit-reset-tokens: 30ms\r\n"
 )
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n" + _HEADERS + b"\r\n"
-)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n" + _HEADERS + b"\r\n"
 
 
 def _json(value: Any) -> bytes:
@@ -56,7 +54,7 @@ def answer(body: bytes) -> bytes:
 @cache
 def completion() -> bytes:
     """The answer to a chat completion: 1.1 kB of JSON."""
-    message = {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return answer(_json({**_COMMON, "object": "chat.completion", "choices": [choice], "usage": _USAGE, **_SERVER}))
 

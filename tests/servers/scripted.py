@@ -239,6 +239,7 @@ class _Connection(asyncio.Protocol):
         framing = script.get("framing", "length")
         bodies = [base64.b64decode(piece["send"]) for piece in script["pieces"] if "send" in piece]
         total = sum(map(len, bodies))
+        head = b""
         if framing != "raw":
             status = script.get("status", 200)
             reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"
@@ -248,21 +249,26 @@ class _Connection(asyncio.Protocol):
             elif framing == "chunked":
                 headers["transfer-encoding"] = "chunked"
             lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
-            self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         left = total if script.get("cut_at") is None else script["cut_at"]
+        # The head goes with the first piece and the end with the last, so that one piece is one packet.
+        unsent = head
         for piece in script["pieces"]:
-            if "gate" in piece:
-                await self.state.gate.acquire()
-            await self.pause(piece.get("wait", 0))
+            if "send" in piece and unsent is not head:
+                await self.flush(unsent)
+                unsent = b""
+            if "gate" in piece or "wait" in piece:
+                await self.flush(unsent)
+                unsent = b""
+                await (self.state.gate.acquire() if "gate" in piece else self.pause(piece["wait"]))
             data = base64.b64decode(piece.get("send", ""))[:left]
             left -= len(data)
-            if data:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if framing == "chunked" else data)
-                await asyncio.sleep(0)
+            unsent += b"%x\r\n%b\r\n" % (len(data), data) if data and framing == "chunked" else data
         end = script.get("end", "done")
         if end == "done" and framing == "chunked":
-            self.transport.write(b"0\r\n\r\n")
-        elif end == "stall":
+            unsent += b"0\r\n\r\n"
+        await self.flush(unsent)
+        if end == "stall":
             await self.pause(FOREVER)
         elif end == "reset":
             linger_none = struct.pack("ii", 1, 0)
@@ -270,6 +276,11 @@ class _Connection(asyncio.Protocol):
             self.transport.abort()
         elif end == "close" or framing in ("close", "raw"):
             self.transport.close()
+
+    async def flush(self, data: bytes) -> None:
+        if data:
+            self.transport.write(data)
+            await asyncio.sleep(0)
 
     @staticmethod
     async def pause(seconds: float) -> None:

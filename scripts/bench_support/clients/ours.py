@@ -31,7 +31,7 @@ class Ours:
         texts: list[str] = []
         async with self._llm.stream(self._model, MESSAGES, temperature=0.5) as stream:
             async for text in stream:
-                texts.append(text)  # noqa: PERF401  # as a user writes it, and as the others do it
+                texts.append(text)  # noqa: PERF401  # as a user writes it
         if stream.response.cost is None:
             raise RuntimeError("the bench means to measure a stream that knows its cost, and this one does not")
         return len(texts)

@@ -31,5 +31,5 @@ class SDK:
         )
         async for chunk in stream:
             if chunk.choices and (text := chunk.choices[0].delta.content):
-                texts.append(text)
+                texts.append(text)  # noqa: PERF401
         return len(texts)
