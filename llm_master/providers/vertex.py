@@ -46,13 +46,13 @@ class VertexProvider(GeminiProvider):
             self._endpoints.clear()  # theirs was the old token
         return await super().endpoint(path, options)
 
-    def new_endpoint(self, path: str, headers: Mapping[str, str]) -> Endpoint:
+    def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
         """An endpoint; of a service account below its project, unless ``base_url`` names another place."""
-        base = self.config.base_url or ""
+        base = base_url or self.config.base_url or ""
         if self._project and base.endswith(_EXPRESS) and "/projects/" not in base:
             path = f"/projects/{self._project}/locations/global{_EXPRESS}{path}"
             return super().new_endpoint(path, headers, base_url=base.removesuffix(_EXPRESS))
-        return super().new_endpoint(path, headers)
+        return super().new_endpoint(path, headers, base_url)
 
     def _refresh(self) -> None:
         """Fetch a token; of several threads that come at once, one does.
