@@ -14,7 +14,7 @@ from typing import cast
 
 import uvloop
 
-from bench_support import wire
+from bench_support import wire, wire_formats
 from bench_support.file_limit import raise_file_limit
 
 _FLAG = re.compile(r"/([lnp])([0-9.]+)")
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _answer(self, path: bytes, body: bytes) -> None:
-        prefix, _, _ = path.partition(b"/v1")
+        prefix, _, rest = path.partition(b"/v1")
         if path.startswith(b"/wait/"):
             _waiting.append((int(path[6:]), self))
             _wake()
@@ -59,8 +59,16 @@ class Connection(asyncio.Protocol):
         elif prefix == b"/hold":
             _held.add(self)
             _wake()
+        elif rest == b"/messages":
+            self._foreign("messages", prefix, streaming=b'"stream":true' in body)
+        elif b":generatecontent" in rest or b":streamgeneratecontent" in rest:
+            self._foreign("generateContent", prefix, streaming=b":stream" in rest)
         else:
             self._complete(_flags_of(prefix), streaming=b'"stream":true' in body.replace(b": ", b":"))
+
+    def _foreign(self, path_end: str, prefix: bytes, *, streaming: bool) -> None:
+        count = int(_flags_of(prefix).get("n", 100))
+        self.write(wire_formats.whole_stream(path_end, count) if streaming else wire_formats.whole(path_end))
 
     def _complete(self, flags: dict[str, float], *, streaming: bool) -> None:
         later = asyncio.get_running_loop().call_later

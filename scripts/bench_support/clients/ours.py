@@ -13,11 +13,13 @@ _numbers = count()
 class Ours:
     """One ``QueryLLM`` is kept for all queries."""
 
+    provider_class: str | None = None
+
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
         del many  # as many connections as the process may open files
         provider = f"bench{next(_numbers)}"
         self._model = f"{provider}/{MODEL}"
-        PROVIDER_CONFIGS[provider] = ProviderConfig(base_url=base_url, api_key=KEY)
+        PROVIDER_CONFIGS[provider] = ProviderConfig(base_url=base_url, api_key=KEY, provider_class=self.provider_class)
         ModelRegistry.register(
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
@@ -42,6 +44,18 @@ class Constructed(Ours):
 
     async def call(self) -> int:
         return _length(await QueryLLM().query(self._model, MESSAGES, temperature=0.5))
+
+
+class Anthropic(Ours):
+    """The same in Anthropic's wire format."""
+
+    provider_class = "llm_master.providers.anthropic:AnthropicProvider"
+
+
+class Gemini(Ours):
+    """The same in Gemini's wire format."""
+
+    provider_class = "llm_master.providers.gemini:GeminiProvider"
 
 
 def _length(answer: LLMResponse) -> int:
