@@ -164,12 +164,16 @@ class Receipt:
 
 @attrs.define
 class WireAnswer:
-    """The HTTP side of an answer, kept so that nothing the provider said is lost."""
+    """The HTTP side of an answer, kept so that nothing the provider said is lost.
+
+    ``provider.rate_limits(wire.headers)`` reads what the headers say of the limits.
+    """
 
     status: int | None = None
     request_id: str | None = None
     body: bytes | None = attrs.field(default=None, repr=False)
     service_tier: str | None = None
+    headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define

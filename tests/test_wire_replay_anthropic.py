@@ -40,6 +40,15 @@ def _recordings() -> dict[str, dict[str, Any]]:
 RECORDINGS = _recordings()
 
 
+def _has_native(request: dict[str, Any]) -> bool:
+    return any(
+        block["type"] not in ("text", "tool_use")
+        for message in request["messages"]
+        if message["role"] == "assistant" and isinstance(message["content"], list)
+        for block in message["content"]
+    )
+
+
 def _of(kind: str) -> list[Any]:
     return [
         pytest.param(recording, id=name)
@@ -312,15 +321,6 @@ def _streamed(message: dict[str, Any]) -> str:
 
 
 # The converter: a recorded request in OpenAI's words, and in Anthropic's own where OpenAI has none.
-
-
-def _has_native(request: dict[str, Any]) -> bool:
-    return any(
-        block["type"] not in ("text", "tool_use")
-        for message in request["messages"]
-        if message["role"] == "assistant" and isinstance(message["content"], list)
-        for block in message["content"]
-    )
 
 
 def _said(request: dict[str, Any], *, native_in_content: bool) -> tuple[list[Any], dict[str, Any]]:

@@ -59,7 +59,10 @@ class HTTPProvider(BaseLLMProvider):
         answer = await endpoint.post(encoded(body))
         if not 200 <= answer.status < 300:
             raise self.refused(answer, model, endpoint)
-        return self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model)
+        response = self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model)
+        if response.wire is not None:
+            response.wire.headers = answer.headers
+        return response
 
     async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces."""
@@ -71,6 +74,7 @@ class HTTPProvider(BaseLLMProvider):
             if not 200 <= connection.status < 300:
                 raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
             reader = self.reader(model, connection.status, request_id(connection.headers))
+            reader.wire.headers = connection.headers
             if connection.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
                 # A server that does not stream, an error that it did not call one, or no API at all.
                 yield as_events(reader.whole(await connection.read_all()))
