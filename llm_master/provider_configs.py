@@ -21,7 +21,8 @@ from llm_master.errors import ConfigurationError
 from llm_master.provider_table import ProviderTable
 from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.unified import UnifiedProvider
-from llm_master.rows import ProviderConfig, base_url_faults, canonical
+from llm_master.row_checks import base_url_faults
+from llm_master.rows import ProviderConfig, base_variable, canonical, key_attr, key_variables
 from llm_master.settings.environment import Environment, current_environment
 
 _ROWS = {
@@ -281,7 +282,7 @@ class LLMConfig:
         """All fields, with those of the rows that the table holds now."""
         names = [field.name for field in attrs.fields(_Options)]
         for row in PROVIDER_CONFIGS.values():
-            names += [_key_attr(row), f"{canonical(row.name)}_api_base"]
+            names += [key_attr(row), f"{canonical(row.name)}_api_base"]
         return names
 
     def __getattr__(self, name: str) -> Any:
@@ -291,7 +292,7 @@ class LLMConfig:
             return self._fields[name]
         environment = self.environment
         for row in PROVIDER_CONFIGS.values():
-            if name == _key_attr(row):
+            if name == key_attr(row):
                 keys = _keys(row, self._fields, environment)
                 return keys[0].secret if keys else None
             if name == f"{canonical(row.name)}_api_base":
@@ -362,22 +363,8 @@ def effective(config: LLMConfig) -> Snapshot:
     return Snapshot(keys, options, rows)
 
 
-def _key_attr(row: ProviderConfig) -> str:
-    return row.api_key_attr or f"{canonical(row.name)}_api_key"
-
-
-def key_variables(row: ProviderConfig) -> tuple[str, ...]:
-    """The variables in which a provider's key is looked for, in order."""
-    return tuple(dict.fromkeys((f"{canonical(row.name).upper()}_API_KEY", *row.api_key_env)))
-
-
-def base_variable(row: ProviderConfig) -> str:
-    """The variable that replaces a provider's address."""
-    return f"{canonical(row.name).upper()}_API_BASE"
-
-
 def _keys(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:
-    attr = _key_attr(row)
+    attr = key_attr(row)
     given = fields.get(attr)
     if given is not None:
         if not isinstance(given, str):

@@ -18,19 +18,19 @@ from llm_master.dispatch.options import check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.stream import LLMStream
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
+from llm_master.messages import checked_conversation
 from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import (
     PROVIDER_CONFIGS,
     LLMConfig,
     Snapshot,
-    base_variable,
     effective,
-    key_variables,
     provider_class,
 )
 from llm_master.providers.base import BaseLLMProvider, can_stream, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
+from llm_master.rows import base_variable, key_variables
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.types import LLMResponse, Message, Plan
 
@@ -224,7 +224,7 @@ class Engine:
         options: dict[str, Any],
     ) -> tuple[Call, BaseLLMProvider]:
         """Check, resolve and translate one query. Nothing is sent yet."""
-        conversation = _conversation(messages, prompt)
+        conversation = checked_conversation(messages, prompt)
         drop = options.pop("on_unsupported", self.snapshot.options.on_unsupported) == "drop" if options else self._drop
         if options:
             check_names(options)
@@ -391,32 +391,3 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
 
 _last_default: tuple[Environment, int, Engine] | None = None
 _DEFAULT = LLMConfig()
-
-
-def _conversation(messages: Sequence[Message] | None, prompt: str | None) -> Sequence[Message]:
-    """The messages to send, checked.
-
-    Raises:
-        InvalidRequestError: Both or neither were given, or a message is none.
-    """
-    if prompt is not None:
-        if messages is not None:
-            raise InvalidRequestError("both prompt and messages are given: give one of them")
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise InvalidRequestError(f"prompt is {prompt!r}: give a text that is not empty")
-        return [{"role": "user", "content": prompt}]
-    if messages is None:
-        raise InvalidRequestError("neither prompt nor messages is given: give one of them")
-    if messages.__class__ is not list and (isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence)):
-        raise InvalidRequestError(f"messages is a {type(messages).__name__}: give a list of messages; a text goes into prompt=")
-    if not messages:
-        raise InvalidRequestError("messages is empty: give at least one message")
-    for position, message in enumerate(messages):
-        if message.__class__ is not dict and not isinstance(message, Mapping):
-            raise InvalidRequestError(
-                f'messages[{position}] is a {type(message).__name__}: give a dict, as {{"role": "user", "content": "..."}}'
-            )
-        role = message.get("role")
-        if not isinstance(role, str) or not role:
-            raise InvalidRequestError(f'messages[{position}] has no role: give "system", "user", "assistant" or "tool"')
-    return messages

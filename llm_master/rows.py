@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from llm_master.errors import ConfigurationError, PricingError
+from llm_master.row_checks import positive_int, provider_faults
 
 _Row = TypeVar("_Row")
 
@@ -129,7 +130,7 @@ class ProviderConfig:
         if self._model is not None:
             object.__setattr__(self, "default_model", self._model)
             object.__setattr__(self, "_model", None)
-        if faults := _provider_faults(self):
+        if faults := provider_faults(self):
             raise ConfigurationError(_report(f"provider row {self.name!r}" if self.name else "provider row", faults))
 
     @property
@@ -141,6 +142,21 @@ class ProviderConfig:
     def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ProviderConfig:
         """Make a row of its plain-dict form, as it stands in a guide, a TOML table or a JSON file."""
         return _from_mapping(cls, f"provider row {name!r}", {**fields, "name": name})
+
+
+def key_attr(row: ProviderConfig) -> str:
+    """The name of a provider's key among ``LLMConfig``'s attributes."""
+    return row.api_key_attr or f"{canonical(row.name)}_api_key"
+
+
+def key_variables(row: ProviderConfig) -> tuple[str, ...]:
+    """The variables in which a provider's key is looked for, in order."""
+    return tuple(dict.fromkeys((f"{canonical(row.name).upper()}_API_KEY", *row.api_key_env)))
+
+
+def base_variable(row: ProviderConfig) -> str:
+    """The variable that replaces a provider's address."""
+    return f"{canonical(row.name).upper()}_API_BASE"
 
 
 @attrs.frozen(kw_only=True)
@@ -279,7 +295,7 @@ class ModelConfig:
         faults = [
             f"{field} is {getattr(self, field)!r}: give a whole number above 0, or None if there is no limit or it is unknown"
             for field in ("rate_limit_rpm", "rate_limit_tpm", "context_window", "max_output_tokens")
-            if not _positive_int(getattr(self, field))
+            if not positive_int(getattr(self, field))
         ]
         if not _is_day(self.prices_hold_until):
             faults.append(f"prices_hold_until is {self.prices_hold_until!r}: give a day as 2026-12-01")
@@ -295,10 +311,6 @@ class ModelConfig:
             return _from_mapping(cls, f"model row {name!r}", fields)
         except PricingError as exc:
             raise PricingError(str(exc).replace("model row", f"model row {name!r}", 1)) from exc
-
-
-def _positive_int(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
 
 
 def _report(what: str, faults: list[str]) -> str:
@@ -320,115 +332,3 @@ def _from_mapping(cls: type[_Row], what: str, fields: Mapping[str, Any]) -> _Row
     if faults:
         raise ConfigurationError(_report(what, faults))
     return row
-
-
-def _is_text_map(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and bool(value.strip()))
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_class(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.count(":") == 1 and all(value.split(":"))
-    return value is None or callable(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_generate_map(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(k, str) and k and (callable(v) or (isinstance(v, str) and v)) for k, v in value.items()
-    )
-
-
-def _is_renames(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in value.items())
-
-
-_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("name", "display_name", "api_key_attr", "currency"), _is_text, "give a string"),
-    (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
-    (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
-    (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
-    (("prefixes", "api_key_env", "aliases"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
-    (("generate_map",), _is_generate_map, 'give {"model": async function (provider, messages, model, **options) or a method\'s name}'),
-    (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
-    (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
-    (("rpm", "tpm", "max_concurrent"), _positive_int, "give a whole number above 0, or None for no limit"),
-    (("timeout",), lambda value: _is_number(value) and value > 0, "give seconds above 0"),
-    (
-        ("max_retries",),
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
-        "give a whole number of at least 0 (0 means one send)",
-    ),
-)
-"""Fields of a provider's row, what they must be, and what to do where they are not."""
-
-
-def _provider_faults(row: ProviderConfig) -> list[str]:
-    """Everything that is wrong with a row, each with its field and a remedy."""
-    faults = [
-        f"{field} is {getattr(row, field)!r}: {remedy}"
-        for fields, holds, remedy in _CHECKS
-        for field in fields
-        if not holds(getattr(row, field))
-    ]
-    if _is_text(row.name) and any(c in "/:" or c.isspace() for c in row.name):
-        faults.append(f"name is {row.name!r}: leave out '/', ':' and spaces, which part a model's name")
-    if row.api_key is not None and not isinstance(row.api_key, str):
-        # Not its value: whatever it is, it was meant to be secret.
-        faults.append(f"api_key is a {type(row.api_key).__name__}: give a string, or leave it out")
-    if row.base_url is not None:
-        faults += base_url_faults(row.base_url)
-    if _is_text_map(row.headers):
-        bad = [name for name, value in row.headers.items() if not name or not (name + value).isascii() or not (name + value).isprintable()]
-        if bad:
-            faults.append(f"headers: {', '.join(map(repr, bad))} may not hold line breaks or non-ASCII characters: take them out")
-    return faults + _models_faults(row.models)
-
-
-def base_url_faults(url: Any, field: str = "base_url") -> list[str]:
-    """What is wrong with an address; ``field`` names where it stands. A password in it is not repeated."""
-    if isinstance(url, str) and "@" in url:
-        return [f"{field} holds a user or password: put it into headers={{'Authorization': ...}}"]
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.split("/")[2]:
-        return [f"{field} is {url!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1"]
-    faults = []
-    if url.rstrip("/").endswith("/chat/completions"):
-        faults.append(f"{field} is {url!r}: leave out /chat/completions, which is added")
-    if "?" in url:
-        faults.append(f"{field} is {url!r}: put what follows '?' into query={{...}}")
-    return faults
-
-
-def _models_faults(models: Any) -> list[str]:
-    shape = 'give ["name", ...] or {"name": {"id": "wire id", "options": {...}}}'
-    if not isinstance(models, Mapping) or not all(isinstance(k, str) and k and isinstance(v, Mapping) for k, v in models.items()):
-        return [f"models is {models!r}: {shape}"]
-    faults = []
-    for name, entry in models.items():
-        faults += [
-            f"models: {name!r} has {key!r}, and may have 'id' and 'options': the call's options go into 'options'"
-            for key in entry
-            if key not in {"id", "options"}
-        ]
-        if not isinstance(entry.get("id", ""), str) or not isinstance(entry.get("options", {}), Mapping):
-            faults.append(f"models: {name!r} needs a string as 'id' and a mapping as 'options'")
-    return faults

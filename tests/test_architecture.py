@@ -37,6 +37,7 @@ FLOORS = {
     "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider
     "llm_master.types": 0,
     "llm_master.rows": 0,
+    "llm_master.row_checks": 0,
     "llm_master.errors": 0,
     "llm_master.clock": 0,
 }

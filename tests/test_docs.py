@@ -15,7 +15,8 @@ import pytest
 
 import llm_master
 from llm_master import LLMError
-from llm_master.provider_configs import PROVIDER_CONFIGS, base_variable, key_variables
+from llm_master.provider_configs import PROVIDER_CONFIGS
+from llm_master.rows import base_variable, key_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,7 +17,8 @@ def providers() -> None:
 def list_providers(*, as_json: bool) -> None:
     """List the providers: address, where the key comes from, default model. Keys are never shown."""
     from llm_master.errors import LLMError
-    from llm_master.provider_configs import LLMConfig, base_variable, effective, key_variables
+    from llm_master.provider_configs import LLMConfig, effective
+    from llm_master.rows import base_variable, key_variables
 
     try:
         snapshot = effective(LLMConfig.from_env())

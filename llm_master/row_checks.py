@@ -1,0 +1,123 @@
+"""What a provider's row must be: each fault with its field and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def positive_int(value: Any) -> bool:
+    """Whether a value is a whole number above 0, or ``None`` for no limit."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+
+
+def _is_text_map(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and bool(value.strip()))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_class(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.count(":") == 1 and all(value.split(":"))
+    return value is None or callable(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_generate_map(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(k, str) and k and (callable(v) or (isinstance(v, str) and v)) for k, v in value.items()
+    )
+
+
+def _is_renames(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in value.items())
+
+
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (("name", "display_name", "api_key_attr", "currency"), _is_text, "give a string"),
+    (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
+    (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
+    (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
+    (("prefixes", "api_key_env", "aliases"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
+    (("generate_map",), _is_generate_map, 'give {"model": async function (provider, messages, model, **options) or a method\'s name}'),
+    (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
+    (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
+    (("rpm", "tpm", "max_concurrent"), positive_int, "give a whole number above 0, or None for no limit"),
+    (("timeout",), lambda value: _is_number(value) and value > 0, "give seconds above 0"),
+    (
+        ("max_retries",),
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+        "give a whole number of at least 0 (0 means one send)",
+    ),
+)
+"""Fields of a provider's row, what they must be, and what to do where they are not."""
+
+
+def provider_faults(row: Any) -> list[str]:
+    """Everything that is wrong with a row, each with its field and a remedy."""
+    faults = [
+        f"{field} is {getattr(row, field)!r}: {remedy}"
+        for fields, holds, remedy in _CHECKS
+        for field in fields
+        if not holds(getattr(row, field))
+    ]
+    if _is_text(row.name) and any(c in "/:" or c.isspace() for c in row.name):
+        faults.append(f"name is {row.name!r}: leave out '/', ':' and spaces, which part a model's name")
+    if row.api_key is not None and not isinstance(row.api_key, str):
+        # Not its value: whatever it is, it was meant to be secret.
+        faults.append(f"api_key is a {type(row.api_key).__name__}: give a string, or leave it out")
+    if row.base_url is not None:
+        faults += base_url_faults(row.base_url)
+    if _is_text_map(row.headers):
+        bad = [name for name, value in row.headers.items() if not name or not (name + value).isascii() or not (name + value).isprintable()]
+        if bad:
+            faults.append(f"headers: {', '.join(map(repr, bad))} may not hold line breaks or non-ASCII characters: take them out")
+    return faults + _models_faults(row.models)
+
+
+def base_url_faults(url: Any, field: str = "base_url") -> list[str]:
+    """What is wrong with an address; ``field`` names where it stands. A password in it is not repeated."""
+    if isinstance(url, str) and "@" in url:
+        return [f"{field} holds a user or password: put it into headers={{'Authorization': ...}}"]
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.split("/")[2]:
+        return [f"{field} is {url!r}: begin with https:// (or http://) and a host, as in https://api.acme.ai/v1"]
+    faults = []
+    if url.rstrip("/").endswith("/chat/completions"):
+        faults.append(f"{field} is {url!r}: leave out /chat/completions, which is added")
+    if "?" in url:
+        faults.append(f"{field} is {url!r}: put what follows '?' into query={{...}}")
+    return faults
+
+
+def _models_faults(models: Any) -> list[str]:
+    shape = 'give ["name", ...] or {"name": {"id": "wire id", "options": {...}}}'
+    if not isinstance(models, Mapping) or not all(isinstance(k, str) and k and isinstance(v, Mapping) for k, v in models.items()):
+        return [f"models is {models!r}: {shape}"]
+    faults = []
+    for name, entry in models.items():
+        faults += [
+            f"models: {name!r} has {key!r}, and may have 'id' and 'options': the call's options go into 'options'"
+            for key in entry
+            if key not in {"id", "options"}
+        ]
+        if not isinstance(entry.get("id", ""), str) or not isinstance(entry.get("options", {}), Mapping):
+            faults.append(f"models: {name!r} needs a string as 'id' and a mapping as 'options'")
+    return faults
