@@ -251,6 +251,10 @@ class LLMStream:
         call = self._call
         response = self._assembled()
         response.model_name, response.provider, response.receipt = call.target.name, call.target.route.provider, call.receipt
+        if (cost := call.cost_of(response.usage, response.wire)[0]) is not None:
+            # The provider counted before the end, so there may be more to come.
+            response.cost = call.receipt.cost = cost
+            call.receipt.cost_state = "estimated"
         if call.attempt is not None:
             response.latency = call.attempt.latency = call.clock.monotonic() - call._began
             call.attempt.then = then

@@ -15,8 +15,8 @@ from llm_master.providers.http import HTTPProvider, StreamReader
 from llm_master.types import LLMResponse, Message, RateLimitState
 
 API_VERSION = "2023-06-01"
-DEFAULT_MAX_TOKENS = 4096
-"""For a model of which nobody knows how much it may write: every Claude may write as much."""
+DEFAULT_MAX_TOKENS = (((4, 5), 64_000), ((4, 0), 32_000), ((0, 0), 4096))
+"""For a model of which nobody has registered how much it may write: what every Claude from that version on may."""
 
 _PLAIN = frozenset(
     "max_tokens metadata temperature top_p top_k stop_sequences thinking output_config cache_control container context_management "
@@ -55,7 +55,7 @@ class AnthropicProvider(HTTPProvider):
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         system, turns = conversation(messages, keeps_system_in_place=_version(model) >= (4, 8))
-        body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": DEFAULT_MAX_TOKENS, **options}
+        body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": _default_max_tokens(model), **options}
         if system is not None:
             body.setdefault("system", system)
         if stream:
@@ -164,6 +164,11 @@ def _version(model: str) -> tuple[int, int]:
     """``(4, 5)`` of ``claude-sonnet-4-5-20250929``; of a name without a version, ``(0, 0)``."""
     found = re.search(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?![\d])", model)
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def _default_max_tokens(model: str) -> int:
+    version = _version(model)
+    return next(most for since, most in DEFAULT_MAX_TOKENS if version >= since)
 
 
 def _effort(out: dict[str, Any], model: str, effort: Any) -> str:
