@@ -30,6 +30,8 @@ DRAIN_TIMEOUT = 5.0
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 
+_SECRET_QUERY = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token", "sig", "signature"})
+
 _sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
 _lock = threading.Lock()
 
@@ -85,16 +87,17 @@ class Endpoint:
         """Address and path, without what may hold a secret."""
         return str(self._url.with_query(None))
 
+    def shown_url(self, secret: str | None) -> str:
+        """The whole URL as it may be shown: a key in its query masked."""
+        masked = {name: _mask(value, secret) if name.lower() not in _SECRET_QUERY else "…" for name, value in self._url.query.items()}
+        return str(self._url.with_query(masked).human_repr()) if masked else str(self._url)
+
     def shown_headers(self, secret: str | None) -> dict[str, str]:
         """The headers of a request as they may be shown: the key, and whatever else may be one, masked."""
         shown = {}
         for name, value in self._headers.items():
-            if secret and secret in value:
-                shown[str(name)] = value.replace(secret, f"…{secret[-4:]}" if len(secret) >= 8 else "…")
-            elif name.lower() in _SECRET_HEADERS:
-                shown[str(name)] = "…"
-            else:
-                shown[str(name)] = value
+            masked = _mask(value, secret)
+            shown[str(name)] = "…" if masked == value and name.lower() in _SECRET_HEADERS else masked
         return shown
 
     async def post(self, body: bytes) -> Answer:
@@ -255,6 +258,13 @@ class _Session:
     def close_soon(self) -> None:
         # Kept by the session until it ends: asyncio itself holds its tasks only weakly.
         self._closing = asyncio.ensure_future(self.close_if_idle())
+
+
+def _mask(value: str, secret: str | None) -> str:
+    """A value with the key in it, if it is, cut down to its last four characters."""
+    if not secret or secret not in value:
+        return value
+    return value.replace(secret, f"…{secret[-4:]}" if len(secret) >= 8 else "…")
 
 
 def current_session() -> _Session:

@@ -19,7 +19,7 @@ from llm_master import (
     QueryLLM,
     UnknownModelError,
 )
-from llm_master.provider_configs import key_variables
+from llm_master.rows import key_variables
 
 
 def every_key() -> dict[str, str]:

@@ -19,6 +19,7 @@ from llm_master.testing import FakeClock
 
 WIRE = Path(__file__).resolve().parents[2] / "shared" / "wire" / "anthropic.jsonl"
 KEY = "sk-ant-recorded-0123456789"
+NOTHING = {"type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "stop_sequence": None, "usage": {}}
 
 if not WIRE.is_file():
     pytest.skip("the recordings are not here", allow_module_level=True)
@@ -55,6 +56,17 @@ def _of(kind: str) -> list[Any]:
         for name, recording in RECORDINGS.items()
         if kind == ("error" if recording["status"] >= 400 else "whole" if recording["response"] is not None else "stream")
     ]
+
+
+def _of_each_shape() -> list[Any]:
+    """Of the whole answers that hold the same kinds of blocks, one."""
+    shapes: dict[Any, Any] = {}
+    for name, recording in RECORDINGS.items():
+        if recording["status"] < 400 and recording["response"] is not None:
+            answer = recording["response"]
+            details = [(block["type"], *sorted(key for key, value in block.items() if value)) for block in answer["content"]]
+            shapes.setdefault(f"{details} {answer['stop_reason']}", pytest.param(recording, id=name))
+    return list(shapes.values())
 
 
 def _asked(*, native: bool = False) -> list[Any]:
@@ -99,7 +111,7 @@ async def test_stream(llm: QueryLLM, server: ScriptedServer, recording: dict[str
     await _compare_stream(llm, recording, _assembled(recording["response_text"]))
 
 
-@pytest.mark.parametrize("recording", _of("whole"))
+@pytest.mark.parametrize("recording", _of_each_shape())
 async def test_a_whole_answer_streamed_is_the_same(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
     server.answer_sse(_streamed(recording["response"]))
     await _compare_stream(llm, recording, recording["response"])
@@ -125,7 +137,7 @@ async def test_error(llm: QueryLLM, server: ScriptedServer, recording: dict[str,
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("recording", [*_of("whole"), *_of("stream")])
+@pytest.mark.parametrize("recording", [*_of_each_shape(), *_of("stream")])
 async def test_an_answer_goes_back_as_it_came(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any], streamed: bool) -> None:
     message = recording["response"] or _assembled(recording["response_text"])
     if streamed:
@@ -163,8 +175,12 @@ async def _ask(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any],
     recorded = recording["request"]
     messages, options = _said(recorded, native_in_content=native_in_content)
     before = json.dumps([messages, options])
-    server.answer_json({"type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": {}})
-    await llm.query(f"anthropic/{recorded['model']}", messages, **options)
+    if recorded.get("stream"):
+        server.answer_sse(_streamed(NOTHING))
+        await llm.stream(_model(recording), messages, **options).connect()
+    else:
+        server.answer_json(NOTHING)
+        await llm.query(_model(recording), messages, **options)
     request = server.request
     assert _normal_request(request.json) == _normal_request(recorded)
     assert (request.method, request.path) == ("POST", "/v1/messages")

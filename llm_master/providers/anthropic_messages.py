@@ -6,6 +6,7 @@ Anthropic's own and goes through as it is, with its ``cache_control``, its signa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,13 +89,13 @@ def _assistant(message: Message, where: str) -> Blocks:
             arguments = msgspec.json.decode(text) if isinstance(text, str) and text.strip() else text or {}
         except msgspec.DecodeError as exc:
             raise InvalidRequestError(f"{where}: the arguments of tool call {call.get('id')!r} are not JSON: {exc}") from exc
-        blocks.append({"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": arguments})
+        blocks.append({"type": "tool_use", "id": _known_id(call.get("id")), "name": function.get("name"), "input": arguments})
     return blocks
 
 
 def _add_result(turns: list[dict[str, Any]], message: Message, where: str, calls: set[str]) -> None:
     """Results of parallel calls stand together in one user turn."""
-    call = str(message.get("tool_call_id"))
+    call = _known_id(message.get("tool_call_id"))
     _check_call(call, where, calls)
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call}
     content = message.get("content")
@@ -115,6 +116,11 @@ def _add_result(turns: list[dict[str, Any]], message: Message, where: str, calls
         last["content"].append(block)
     else:
         turns.append({"role": "user", "content": [block]})
+
+
+def _known_id(name: Any) -> str:
+    """A call's id in the letters that the API allows; another provider may have made it of others."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", str(name))
 
 
 def _check_call(call: str, where: str, calls: set[str]) -> None:

@@ -63,7 +63,8 @@ class GeminiProvider(HTTPProvider):
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
-        system, contents = conversation(messages)
+        # https://ai.google.dev/gemini-api/docs/function-calling#multimodal
+        system, contents = conversation(messages, is_gemini_3=_version(model) >= 3)
         body: dict[str, Any] = {"contents": contents, **options}
         if system is not None:
             body.setdefault("systemInstruction", system)

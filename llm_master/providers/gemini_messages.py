@@ -17,13 +17,21 @@ from llm_master.types import Message
 FORMAT = "gemini"
 """Under this name an answer keeps its own parts, with their thought signatures, for the next turn."""
 
+NO_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
+"""``skip_thought_signature_validator`` in base64: https://ai.google.dev/gemini-api/docs/thought-signatures#faqs"""
+
 _KINDS = ("image/", "audio/", "video/", "text/", "application/pdf", "application/json")
 
 Parts = list[dict[str, Any]]
 
 
-def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+def conversation(messages: Sequence[Message], *, is_gemini_3: bool) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """System instruction and contents.
+
+    Args:
+        messages: The conversation.
+        is_gemini_3: Whether the model is of the third generation: a function's result may then hold images and files,
+            which else follow it, and a function call must carry a signature.
 
     Raises:
         InvalidRequestError: A tool result without its call, or content that the API does not take.
@@ -38,11 +46,15 @@ def conversation(messages: Sequence[Message]) -> tuple[dict[str, Any] | None, li
         if role in ("system", "developer"):
             system += _content(message.get("content"), where)
         elif role in ("tool", "function"):
-            _add_result(contents, message, where, names)
+            _add_result(contents, message, where, names, media_in_results=is_gemini_3)
         elif role == "assistant":
-            contents.append({"role": "model", "parts": _assistant(message, where, names)})
+            # A turn has at least one part, though it be empty.
+            parts = _assistant(message, where, names) or [{"text": ""}]
+            if is_gemini_3:
+                _sign(parts)
+            contents.append({"role": "model", "parts": parts})
         else:
-            contents.append({"role": "user", "parts": _content(message.get("content"), where)})
+            contents.append({"role": "user", "parts": _content(message.get("content"), where) or [{"text": ""}]})
     return ({"parts": system} if system else None), contents
 
 
@@ -77,7 +89,16 @@ def _assistant(message: Message, where: str, names: dict[str, tuple[str, str | N
     return parts
 
 
-def _add_result(contents: list[dict[str, Any]], message: Message, where: str, names: dict[str, tuple[str, str | None]]) -> None:
+def _sign(parts: Parts) -> None:
+    """Give the first function call a stand-in for a signature, where it has none: another model made it."""
+    first = next((part for part in parts if "functionCall" in part), None)
+    if first is not None and "thoughtSignature" not in first:
+        first["thoughtSignature"] = NO_SIGNATURE
+
+
+def _add_result(
+    contents: list[dict[str, Any]], message: Message, where: str, names: dict[str, tuple[str, str | None]], *, media_in_results: bool
+) -> None:
     """Results of parallel calls stand together in one turn."""
     call = str(message.get("tool_call_id"))
     if call not in names:
@@ -93,6 +114,8 @@ def _add_result(contents: list[dict[str, Any]], message: Message, where: str, na
         content = "\n".join(part["text"] for part in parts if "text" in part)
     name, known = names[call]
     response = {"name": name, "response": _object(content)}
+    if extra and media_in_results:
+        response["parts"], extra = extra, []
     result = {"functionResponse": response if known is None else {"id": known, **response}}
     last = contents[-1] if contents else None
     if last is None or last["role"] != "user" or not any("functionResponse" in part for part in last["parts"]):
@@ -103,6 +126,8 @@ def _add_result(contents: list[dict[str, Any]], message: Message, where: str, na
 
 def _object(content: Any) -> Any:
     """The API wants an object as a function's result; anything else becomes its ``result``."""
+    if content in ("", None):
+        return {}
     if isinstance(content, str):
         try:
             decoded = msgspec.json.decode(content)

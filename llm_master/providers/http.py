@@ -103,7 +103,11 @@ class HTTPProvider(BaseLLMProvider):
         """What would be sent. Sends nothing."""
         path, body = self.prepare(messages, model, options, stream=stream)
         endpoint = self.new_endpoint(path, self.headers(options))
-        return Plan(url=endpoint.url, headers=endpoint.shown_headers(self.api_key), body=msgspec.json.decode(encoded(body)))
+        return Plan(
+            url=endpoint.shown_url(self.api_key),
+            headers=endpoint.shown_headers(self.api_key),
+            body=msgspec.json.decode(encoded(body)),
+        )
 
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
         """Where a path is, with the headers of a request; made once for each."""
@@ -165,6 +169,8 @@ class StreamReader:
             try:
                 events.extend(self.events_of(data))
             except ProviderError as exc:
+                exc.status = exc.status or self.wire.status
+                exc.request_id = exc.request_id or self.wire.request_id
                 self.failure = exc
                 break
             except BAD_JSON as exc:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -312,6 +313,7 @@ class Messages(Format):
                     inner = block["content"]
                     said.results[block["tool_use_id"]] = inner if isinstance(inner, str) else "".join(part["text"] for part in inner)
                 elif block["type"] == "tool_use":
+                    assert re.fullmatch("[a-zA-Z0-9_-]+", block["id"]), "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'"
                     open_calls.append(block["id"])
                     said.calls.append((block["name"], block["input"]))
                 elif block["type"] == "image":
