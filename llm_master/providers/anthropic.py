@@ -40,6 +40,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768}
 """Tokens of thinking for ``reasoning_effort``, for models that take a budget."""
 
+_LEAST_BUDGET = 1024
+"""The API takes no smaller one."""
+
 _SCHEMA_LIMITS = frozenset(
     "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems minProperties maxProperties "
     "patternProperties propertyNames if then else not oneOf dependentRequired dependentSchemas".split()
@@ -113,7 +116,10 @@ class AnthropicProvider(HTTPProvider):
             else:
                 result.unsupported.append(name)
         if choice is not None:
+            if choice["type"] == "none":
+                choice.pop("disable_parallel_tool_use", None)
             out["tool_choice"] = choice
+        _fit_thinking(out, model, by_effort="reasoning_effort" in options)
         _check(out)
         return result
 
@@ -208,7 +214,9 @@ def _tool_choice(value: Any) -> dict[str, Any]:
         return {"type": kinds[value]}
     if isinstance(value, Mapping) and isinstance(function := value.get("function"), Mapping):
         return {"type": "tool", "name": function.get("name")}
-    return dict(value)
+    if isinstance(value, Mapping) and value.get("type") in ("auto", "any", "tool", "none"):
+        return dict(value)
+    raise InvalidRequestError(f"tool_choice is {value!r}, which this API does not know: give auto, required, none or one function")
 
 
 def _format(value: Any) -> dict[str, Any]:
@@ -220,7 +228,7 @@ def _format(value: Any) -> dict[str, Any]:
                 'response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}'
             )
         _check_schema(schema, "schema")
-        return {"type": "json_schema", "schema": schema}
+        return {"type": "json_schema", "schema": _closed(schema)}
     raise InvalidRequestError(f"response_format of type {kind!r} is not known here: give a json_schema, which the API holds to")
 
 
@@ -242,6 +250,37 @@ def _check_schema(schema: Any, path: str) -> None:
             _check_schema(part, f"{path}.{keyword}.{name}")
     for keyword in ("items", "anyOf", "allOf"):
         _check_schema(schema.get(keyword), f"{path}.{keyword}")
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with every object closed, as the API demands, also where that is not said."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    closed = dict(schema)
+    if closed.get("type") == "object":
+        closed.setdefault("additionalProperties", False)
+    for keyword in ("properties", "$defs", "definitions"):
+        if isinstance(part := closed.get(keyword), Mapping):
+            closed[keyword] = {name: _closed(inner) for name, inner in part.items()}
+    for keyword in ("items", "anyOf", "allOf"):
+        if keyword in closed:
+            closed[keyword] = _closed(closed[keyword])
+    return closed
+
+
+def _fit_thinking(options: dict[str, Any], model: str, *, by_effort: bool) -> None:
+    """The thinking counts as output, so the limit of one must leave room for the other."""
+    thinking = options.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    if not isinstance(budget, int):
+        return
+    if "max_tokens" not in options:
+        options["max_tokens"] = max(_default_max_tokens(model), budget + DEFAULT_MAX_TOKENS[-1][1])
+    elif by_effort and isinstance(most := options["max_tokens"], int) and budget >= most > 2 * _LEAST_BUDGET:
+        # An effort is no number of tokens: take what fits.
+        options["thinking"] = {**thinking, "budget_tokens": max(_LEAST_BUDGET, most // 2)}
 
 
 def _check(options: Mapping[str, Any]) -> None:

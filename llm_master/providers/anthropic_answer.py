@@ -5,6 +5,7 @@ Sources: https://docs.anthropic.com/en/api/messages#response-content, https://do
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,7 +105,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
     usage = message.usage
     response = LLMResponse(
-        "".join(block.get("text", "") for block in message.content if block.get("type") == "text"),
+        "".join(block.get("text") or "" for block in message.content if block.get("type") == "text"),
         message.model if isinstance(message.model, str) else model,
         read_usage(usage),
         finish_reason=FINISH_REASONS.get(message.stop_reason, message.stop_reason),
@@ -124,7 +125,7 @@ def _fill(response: LLMResponse, blocks: list[dict[str, Any]]) -> None:
             text = msgspec.json.encode(arguments).decode() if arguments is not None else ""
             response.tool_calls.append(ToolCall.from_text(block.get("id", ""), block.get("name", ""), text))
         elif kind == "thinking":
-            response.reasoning = (response.reasoning or "") + block.get("thinking", "")
+            response.reasoning = (response.reasoning or "") + (block.get("thinking") or "")
         if kind == "text" and block.get("citations"):
             response.citations += block["citations"]
         elif kind in ("text", "tool_use"):
@@ -157,8 +158,8 @@ class MessageReader(StreamReader):
 
     def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
         super().__init__(model, status, request_id)
-        self._blocks: list[dict[str, Any]] = []
-        self._pieces: list[list[str]] = []
+        self._blocks: dict[int, dict[str, Any]] = defaultdict(dict)
+        self._pieces: dict[int, list[str]] = defaultdict(list)
         self._tools: dict[int, int] = {}
         self._usage = WireUsage()
         self._stop_reason: str | None = None
@@ -170,8 +171,8 @@ class MessageReader(StreamReader):
         delta = event.delta
         if kind == "content_block_delta" and delta is not None:
             if delta.type == "text_delta":
-                self._pieces[event.index].append(delta.text)
                 if delta.text:
+                    self._pieces[event.index].append(delta.text)
                     yield delta.text
             elif delta.type == "input_json_delta":
                 self._pieces[event.index].append(delta.partial_json or "")
@@ -201,9 +202,6 @@ class MessageReader(StreamReader):
             raise self.error(msgspec.json.decode(data))
 
     def _begin(self, index: int, block: dict[str, Any]) -> Iterator[str | StreamEvent]:
-        while len(self._blocks) <= index:
-            self._blocks.append({})
-            self._pieces.append([])
         self._blocks[index] = block
         kind = block.get("type")
         if kind == "text" and block.get("text"):
@@ -224,16 +222,17 @@ class MessageReader(StreamReader):
                 setattr(self._usage, name, value)
 
     def _whole_blocks(self) -> list[dict[str, Any]]:
-        for block, pieces in zip(self._blocks, self._pieces, strict=True):
+        for index, block in self._blocks.items():
+            pieces = self._pieces[index]
             kind = block.get("type")
             if kind in ("text", "thinking"):
-                block[kind] = "".join(pieces) or block.get(kind, "")
+                block[kind] = "".join(pieces) or block.get(kind) or ""
             elif pieces and "input" in block:
                 try:
                     block["input"] = msgspec.json.decode("".join(pieces) or "{}")
                 except msgspec.DecodeError:
                     block["input"] = {}  # the tool call itself says what was wrong with it
-        return [block for block in self._blocks if block]
+        return [self._blocks[index] for index in sorted(self._blocks) if self._blocks[index]]
 
     def usage_so_far(self) -> Usage | None:
         """Usage, if it has come. Its output is counted only at the end."""

@@ -6,6 +6,7 @@ Anthropic's own and goes through as it is, with its ``cache_control``, its signa
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,7 +53,8 @@ def conversation(messages: Sequence[Message], *, keeps_system_in_place: bool) ->
         elif role == "assistant":
             blocks = _assistant(message, where)
             calls |= {str(block.get("id")) for block in blocks if block.get("type") == "tool_use"}
-            turns.append({"role": "assistant", "content": blocks})
+            if blocks:  # the API refuses a turn that is empty
+                turns.append({"role": "assistant", "content": blocks})
         else:
             turns.append({"role": "user", "content": _user(message, where, calls)})
     return _system(system), turns
@@ -186,7 +188,8 @@ def _source(url: Any, where: str, kinds: Sequence[str]) -> dict[str, Any]:
     if media not in kinds:
         raise InvalidRequestError(f"{where}: this API takes {', '.join(kinds)}, not {media}")
     if media == "text/plain":
-        import base64
-
-        return {"type": "text", "media_type": media, "data": base64.b64decode(data).decode()}
+        try:
+            return {"type": "text", "media_type": media, "data": base64.b64decode(data, validate=True).decode()}
+        except ValueError as exc:
+            raise InvalidRequestError(f"{where}: the data of a text file is no UTF-8 text in base64: {exc}") from exc
     return {"type": "base64", "media_type": media, "data": data}

@@ -19,7 +19,7 @@ from llm_master import errors as e
 BY_CODE: dict[type[e.ProviderError], frozenset[str]] = {
     e.InsufficientFundsError: frozenset(
         "insufficient_quota billing_hard_limit_reached billing_not_active insufficient_balance insufficient_credits "
-        "exceeded_current_quota_error 1113 insufficient_user_quota".split()
+        "exceeded_current_quota_error 1113 insufficient_user_quota billing_error".split()
     ),
     e.AuthenticationError: frozenset(
         "invalid_api_key invalid_authentication_error incorrect_api_key_error authentication_error api_key_invalid "
@@ -33,12 +33,15 @@ BY_CODE: dict[type[e.ProviderError], frozenset[str]] = {
         "content_policy_violation content_filter content_policy responsibleaipolicyviolation data_inspection_failed "
         "moderation_blocked safety 1301".split()
     ),
-    e.ModelNotFoundError: frozenset("model_not_found invalid_model model_not_available resource_not_found_error 1211".split()),
+    e.ModelNotFoundError: frozenset(
+        "model_not_found invalid_model model_not_available resource_not_found_error not_found_error 1211".split()
+    ),
     e.RateLimitError: frozenset(
         "rate_limit_exceeded rate_limit_error rate_limit_reached_error rate_limited resource_exhausted "
         "too_many_requests 1302 1303 1305".split()
     ),
-    # Read only where no status says it: in an error that came under 200.
+    # The rest is read only where no status says it: in an error that came under 200.
+    e.PermissionDeniedError: frozenset("permission_error permission_denied permissiondenied".split()),
     e.InvalidRequestError: frozenset("invalid_request_error invalid_request bad_request badrequesterror invalid_argument".split()),
     e.ServerError: frozenset("server_error internal_server_error overloaded_error engine_overloaded_error unavailable".split()),
 }
