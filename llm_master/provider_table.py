@@ -44,6 +44,10 @@ class ProviderTable(MutableMapping[str, ProviderConfig]):
         cls = row.provider_class
         if isinstance(cls, type) and not callable(getattr(cls, "generate", None)):
             raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} has no generate(); make it a BaseLLMProvider")
+        # A class in the short form may say itself where it is and what it asks.
+        for field, constant in (("base_url", "DEFAULT_BASE_URL"), ("default_model", "DEFAULT_MODEL")):
+            if getattr(row, field) is None and isinstance(stated := getattr(cls, constant, None), str):
+                row = attrs.evolve(row, **{field: stated})
         self._rows[canonical(name)] = row
         self.version += 1
 

@@ -170,7 +170,11 @@ class QueryLLM:
         It need not be awaited, and may be.
         """
         call, provider = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        plan = provider.plan(call.messages, call.target.route.model, stream=stream, **call.options)
+        if call.target.route.generator is None:
+            plan = provider.plan(call.messages, call.target.route.model, stream=stream, **call.options)
+        else:
+            # What a generator sends, only it knows; this is what it is given.
+            plan = BaseLLMProvider.plan(provider, call.messages, call.target.route.model, stream=False, **call.options)
         receipt = call.receipt
         plan.provider, plan.model, plan.why = receipt.provider, call.target.route.model, receipt.why
         plan.renamed, plan.dropped = receipt.renamed, receipt.dropped

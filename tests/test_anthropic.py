@@ -593,7 +593,8 @@ async def test_what_another_model_did_inside_is_not_priced_as_this_one(priced: s
         {"type": "advisor_message", "model": "claude-opus-4-8", "input_tokens": 2518, "output_tokens": 22},
         {"type": "message", "input_tokens": 5, "output_tokens": 10},
     ]
-    server.answer_json(message("ok", usage={"input_tokens": 15, "output_tokens": 40, "iterations": iterations}))
+    counts = {"input_tokens": 15, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0, "output_tokens": 40}
+    server.answer_json(message("ok", usage={**counts, "iterations": iterations}))
     answer = await llm.query(priced, prompt="hi")
     assert answer.receipt.cost_state != "exact"
 

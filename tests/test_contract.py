@@ -190,6 +190,17 @@ async def test_an_answer_goes_back_as_a_message(party: Party, how: str) -> None:
     assert (party.said[-1].user, party.said[-1].assistant) == (["one", "two"], [TEXT])
 
 
+async def test_an_answer_without_a_word_goes_back(party: Party) -> None:
+    """As where all tokens went into thoughts. An empty turn, which not all APIs take, is worth nothing to the model."""
+    party.answers("")
+    answer = await party.query()
+    assert (answer.content, answer.tool_calls) == ("", [])
+    party.answers("Bye.")
+    await party.llm.query(party.model, [{"role": "user", "content": "one"}, answer.message, {"role": "user", "content": "two"}])
+    assert party.said[-1].user == ["one", "two"]
+    assert "".join(party.said[-1].assistant) == ""
+
+
 # Streams
 
 

@@ -108,7 +108,7 @@ def test_vertex_by_service_account_fetches_no_token(tmp_path: Any) -> None:
     llm = QueryLLM(LLMConfig(environment={"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "account.json")}))
     plan = llm.plan("vertex/gemini-2.5-flash", prompt="Hello")
     assert plan.url is not None and plan.url.endswith("/models/gemini-2.5-flash:generateContent")
-    assert shown(plan)["authorization"].startswith("Bearer …")
+    assert "…" in shown(plan)["authorization"]
 
 
 def test_the_mock_speaks_no_http(llm: QueryLLM) -> None:

@@ -273,8 +273,7 @@ def _closed(schema: Any) -> Any:
 def _fit_thinking(options: dict[str, Any], model: str, *, by_effort: bool) -> None:
     """The thinking counts as output, so the limit of one must leave room for the other."""
     thinking = options.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
-    if not isinstance(budget, int):
+    if not isinstance(thinking, Mapping) or not isinstance(budget := thinking.get("budget_tokens"), int):
         return
     if "max_tokens" not in options:
         options["max_tokens"] = max(_default_max_tokens(model), budget + DEFAULT_MAX_TOKENS[-1][1])

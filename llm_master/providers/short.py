@@ -6,13 +6,13 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import attrs
 
-from llm_master.errors import ProviderConnectionError, RequestTimeoutError, ServerError
-from llm_master.providers.base import BaseLLMProvider, extract_prompt
+from llm_master.errors import InvalidRequestError, ProviderConnectionError, RequestTimeoutError, ServerError
+from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
 from llm_master.providers.sdk import translated
 from llm_master.rows import ProviderConfig
 from llm_master.types import GenerationParams, LLMResponse, Message
@@ -78,11 +78,24 @@ class ShortForm(BaseLLMProvider):
 
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """Answer the conversation, said in one text."""
-        prompt = _as_prompt(messages)
-        known = {field.name for field in attrs.fields(GenerationParams)}
-        params = GenerationParams(**{name: value for name, value in options.items() if name in known})
-        answer: LLMResponse | str = await self._provider_for(model).generate(prompt, params)
+        answer: LLMResponse | str = await self._provider_for(model).generate(_as_prompt(messages), GenerationParams(**options))
         return answer
+
+    def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
+        """The options that ``GenerationParams`` has; the short form can carry no others."""
+        result = Translation()
+        known = {field.name for field in attrs.fields(GenerationParams)}
+        for name, value in options.items():
+            if name == "max_completion_tokens":
+                result.options["max_tokens"] = value
+                result.renamed[name] = "max_tokens"
+            elif name == "stop":
+                result.options[name] = [value] if isinstance(value, str) else list(value)
+            elif name in known:
+                result.options[name] = value
+            else:
+                result.unsupported.append(name)
+        return result
 
     async def health_check(self) -> bool:
         """What the provider says."""
@@ -98,10 +111,28 @@ class ShortForm(BaseLLMProvider):
 
 
 def _as_prompt(messages: Sequence[Message]) -> str:
-    """A conversation in one text: a single question as it is, system messages before it; turns with who says them."""
-    said = [(str(message.get("role")), extract_prompt([{**message, "role": "user"}])) for message in messages]
+    """A conversation in one text: a single question as it is, system messages before it; turns with who says them.
+
+    Raises:
+        InvalidRequestError: Something in it is no text.
+    """
+    said = [(str(message.get("role")), _text_of(message)) for message in messages]
     turns = [(role, text) for role, text in said if role not in ("system", "developer")]
     system = [text for role, text in said if role in ("system", "developer")]
     if len(turns) == 1:
         return "\n\n".join([*system, turns[0][1]])
     return "\n\n".join([*system, *(f"{role}: {text}" for role, text in turns)])
+
+
+def _text_of(message: Message) -> str:
+    content = message.get("content")
+    if not isinstance(content, str):
+        for part in content or ():
+            kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+            if kind not in ("text", "input_text"):
+                raise InvalidRequestError(
+                    f"the short form of a provider takes a text and no {kind!r}: use a provider class that takes messages"
+                )
+    lines = [extract_prompt([{**message, "role": "user"}])]
+    lines += [f"[calls {call['function']['name']}({call['function']['arguments']})]" for call in message.get("tool_calls") or ()]
+    return "\n".join(line for line in lines if line)

@@ -60,7 +60,6 @@ class Format:
         finish_reasons: Their words for the four reasons, by the field's.
         option_names: Where ``max_tokens``, ``temperature`` and ``stop`` stand in a body.
         unsupported: An option that changes the meaning and has no word here; ``None`` where all go through.
-        tells_reasoning: Whether the usage says how much of the output was reasoning.
     """
 
     key_headers: ClassVar[dict[str, str]]
