@@ -295,6 +295,27 @@ async def test_a_stream_cut_off_after_its_output_is_interrupted(llm: QueryLLM, s
     assert caught.value.response.finish_reason is None
 
 
+async def test_a_stream_that_says_why_it_ends_is_whole_without_its_stop_event(llm: QueryLLM, server: ScriptedServer) -> None:
+    server.answer_sse(sse(START, *said(0, "Whole."), STOP[0]))
+    answer = await streamed(llm, MODEL, prompt="hi")
+    assert (answer.content, answer.finish_reason, answer.usage.output_tokens) == ("Whole.", "stop", 7)
+
+
+async def test_streams_that_ended_leave_their_connection_to_the_next(llm: QueryLLM, server: ScriptedServer) -> None:
+    server.answer_sse(sse(START, *said(0, "One."), *STOP), times=3)
+    async with llm:
+        for _ in range(3):
+            assert (await streamed(llm, MODEL, prompt="hi")).content == "One."
+    assert {request.connection for request in server.requests} == {0}
+
+
+async def test_a_refusal_to_stream_is_asked_again(llm: QueryLLM, server: ScriptedServer) -> None:
+    server.answer_json({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, status=529)
+    server.answer_sse(sse(START, *said(0, "Whole."), *STOP))
+    answer = await streamed(llm, MODEL, prompt="hi")
+    assert [attempt.status for attempt in answer.receipt.attempts] == [529, 200]
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -472,6 +493,16 @@ async def test_errors(llm: QueryLLM, server: ScriptedServer, status: int, kind: 
     assert (caught.value.status, caught.value.code, caught.value.request_id, caught.value.provider) == (status, kind, "req_1", "anthropic")
     assert text in str(caught.value)
     assert (len(server.requests) > 1) is (expected in (RateLimitError, ServerError))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("overloaded_error", ServerError), ("invalid_request_error", InvalidRequestError)])
+async def test_an_error_under_200(llm: QueryLLM, server: ScriptedServer, kind: str, expected: type[ProviderError]) -> None:
+    server.answer_json({"type": "error", "error": {"type": kind, "message": f"No, {KEY}."}}, times=None)
+    with pytest.raises(ProviderError, match=r"No, .*\.") as caught:
+        await llm.query(MODEL, prompt="hi")
+    assert type(caught.value) is expected and caught.value.status == 200 and caught.value.code == kind
+    assert len(server.requests) == (3 if expected is ServerError else 1)
+    assert KEY not in f"{caught.value!r} {caught.value} {caught.value.receipt!r}"
 
 
 LIMITS = {

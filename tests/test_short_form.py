@@ -252,6 +252,17 @@ async def test_it_is_dropped_where_that_was_agreed(llm: QueryLLM) -> None:
     assert answer.receipt.dropped == ("seed",)
 
 
+async def test_a_field_of_a_body_has_no_body_to_go_into(llm: QueryLLM) -> None:
+    with pytest.raises(InvalidRequestError, match="top_k"):
+        await llm.query("my/any", prompt="Hello", extra_body={"top_k": 40})
+    assert MyProvider.asked == []
+
+
+async def test_none_means_not_given(llm: QueryLLM) -> None:
+    await llm.query("my/any", prompt="Hello", temperature=None, max_tokens=None, stop=None, seed=None)
+    assert MyProvider.asked[0][2] == GenerationParams()
+
+
 # A conversation
 
 
@@ -432,3 +443,6 @@ async def test_a_row_as_plain_data_and_the_class_by_name(clock: FakeClock, tmp_p
     PROVIDER_CONFIGS["guide"] = row
     answer = await QueryLLM(LLMConfig(environment={}, clock=clock)).query("guide-1", prompt="Hi")
     assert answer.content.startswith("guide-1 at https://api.example.com/v1")
+    # Its defaults hold as they do where the class itself stands in the row.
+    answer = await QueryLLM(LLMConfig(environment={}, clock=clock)).query("guide", prompt="Hi")
+    assert answer.content.startswith("my-model at https://api.example.com/v1")
