@@ -43,7 +43,7 @@ class PriceList:
         tokens_in = usage.input_tokens
         if not _are_counts(tokens_in, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens):
             return None, "unknown"
-        if tokens_in is None or self._input is None:
+        if tokens_in is None or self._input is None or usage.others_worked:
             return None, "unknown"
         for above, prices in self._tiers:
             if tokens_in > above:

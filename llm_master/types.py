@@ -29,6 +29,7 @@ class Usage:
         reasoning_tokens: How many of ``output_tokens`` were reasoning.
         cache_write_1h_tokens: How many of ``cache_write_tokens`` were written for an hour, at another price.
         web_searches: Searches that the provider made and bills.
+        others_worked: Other models worked inside the answer, whose tokens these counts do not hold.
         cost: What the provider itself billed, in its row's currency.
     """
 
@@ -40,6 +41,7 @@ class Usage:
     cost: Decimal | None = None
     cache_write_1h_tokens: int | None = attrs.field(default=None, kw_only=True)
     web_searches: int | None = attrs.field(default=None, kw_only=True)
+    others_worked: bool = attrs.field(default=False, kw_only=True)
 
     @property
     def total_tokens(self) -> int | None:

@@ -20,7 +20,11 @@ KNOWN_OPTIONS = frozenset(
     "min_tokens mirostat mirostat_eta mirostat_tau models n_predict n_probs num_ctx num_predict plugins preset prompt_mode provider "
     "random_seed reasoning reasoning_format repeat_last_n repeat_penalty repetition_penalty route safe_prompt search_mode "
     "search_parameters search_settings stop_token_ids structured_outputs tfs_z thinking think tool_stream top_a top_k top_n_sigma transforms "
-    "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format".split()
+    "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format "
+    # Other wire formats' own names.
+    "topK topP presencePenalty frequencyPenalty maxOutputTokens stopSequences candidateCount responseLogprobs responseMimeType responseSchema "
+    "responseJsonSchema responseModalities thinkingConfig safetySettings cachedContent toolConfig serviceTier labels generationConfig "
+    "stop_sequences output_config betas cache_control container context_management mcp_servers inference_geo response_schema".split()
 )
 
 _ARGUMENTS = frozenset("messages prompt stream response_format tools timeout deadline extra_body".split())

@@ -50,6 +50,7 @@ class WireUsage(msgspec.Struct):
     output_tokens_details: OutputDetails | None = None
     server_tool_use: dict[str, Any] | None = None
     service_tier: Any = None
+    iterations: list[dict[str, Any]] | None = None
 
 
 class WireMessage(msgspec.Struct):
@@ -150,6 +151,7 @@ def read_usage(wire: WireUsage | None) -> Usage:
         cache_write_1h_tokens=wire.cache_creation.ephemeral_1h_input_tokens if wire.cache_creation is not None else None,
         reasoning_tokens=details.thinking_tokens if details is not None else None,
         web_searches=(wire.server_tool_use or {}).get("web_search_requests"),
+        others_worked=any(iteration.get("model") for iteration in wire.iterations or ()),
     )
 
 

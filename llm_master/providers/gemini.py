@@ -139,11 +139,11 @@ def _version(model: str) -> float:
 
 
 def _thinking(model: str, effort: Any) -> dict[str, Any]:
+    if effort not in _BUDGETS:
+        raise InvalidRequestError(f"reasoning_effort is {effort!r}: give one of {', '.join(_BUDGETS)}")
     if _version(model) >= 3:
         # https://ai.google.dev/gemini-api/docs/gemini-3#thinking_level
         return {"thinkingLevel": "minimal" if effort == "none" else effort, "includeThoughts": effort not in ("none", "minimal")}
-    if effort not in _BUDGETS:
-        raise InvalidRequestError(f"reasoning_effort is {effort!r}: give one of {', '.join(_BUDGETS)}")
     return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": effort != "none"}
 
 
@@ -208,4 +208,7 @@ def _tool_choice(value: Any) -> dict[str, Any]:
         return {"mode": modes[value]}
     if isinstance(value, Mapping) and isinstance(function := value.get("function"), Mapping):
         return {"mode": "ANY", "allowedFunctionNames": [function.get("name")]}
+    if isinstance(value, Mapping) and isinstance(allowed := value.get("allowed_tools"), Mapping):
+        names = [(tool.get("function") or tool).get("name") for tool in allowed.get("tools") or ()]
+        return {"mode": "ANY" if allowed.get("mode") == "required" else "VALIDATED", "allowedFunctionNames": names}
     return dict(value)

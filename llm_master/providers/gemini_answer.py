@@ -183,7 +183,7 @@ class CandidateReader(StreamReader):
             and set(last) <= {"text", "thought"}
             and part.get("thought") == last.get("thought")
         ):
-            last["text"] = last.get("text", "") + part.get("text", "")
+            last["text"] = (last.get("text") or "") + (part.get("text") or "")
         else:
             self._parts.append(dict(part))
 

@@ -55,6 +55,12 @@ def conversation(messages: Sequence[Message], *, is_gemini_3: bool) -> tuple[dic
             contents.append({"role": "model", "parts": parts})
         else:
             contents.append({"role": "user", "parts": _content(message.get("content"), where) or [{"text": ""}]})
+    for content in contents:
+        if (results := content.pop("_results", None)) is not None:
+            if any(known is None for known, _, _ in results):
+                # Without an id, only the order tells which result belongs to which call of one function.
+                results.sort(key=lambda result: result[1])
+            content["parts"] = [part for _, _, parts in results for part in parts]
     return ({"parts": system} if system else None), contents
 
 
@@ -118,10 +124,10 @@ def _add_result(
         response["parts"], extra = extra, []
     result = {"functionResponse": response if known is None else {"id": known, **response}}
     last = contents[-1] if contents else None
-    if last is None or last["role"] != "user" or not any("functionResponse" in part for part in last["parts"]):
-        last = {"role": "user", "parts": []}
+    if last is None or "_results" not in last:
+        last = {"role": "user", "_results": []}
         contents.append(last)
-    last["parts"] += [result, *extra]
+    last["_results"].append((known, list(names).index(call), [result, *extra]))
 
 
 def _object(content: Any) -> Any:

@@ -65,6 +65,7 @@ class VertexProvider(GeminiProvider):
             import google.auth
             import google.auth.transport.requests
             from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+            from google.oauth2.service_account import Credentials
         except ImportError as exc:
             raise ConfigurationError("a service account needs the google-auth package: pip install 'llm_master[vertex]'") from exc
         scopes = [self.config.scope] if self.config.scope else None
@@ -74,8 +75,10 @@ class VertexProvider(GeminiProvider):
                     if self.api_key == DEFAULT_CREDENTIALS:
                         self._credentials, self._project = google.auth.default(scopes=scopes)
                     else:
-                        self._credentials, self._project = google.auth.load_credentials_from_file(self.api_key, scopes=scopes)
-                except (DefaultCredentialsError, OSError, ValueError) as exc:
+                        self._credentials = Credentials.from_service_account_file(self.api_key, scopes=scopes)
+                        self._project = self._credentials.project_id
+                except (DefaultCredentialsError, OSError, ValueError, TypeError, AttributeError, KeyError) as exc:
+                    # A file that is no service account fails in as many ways as it can be one.
                     raise ConfigurationError(f"the service account in {self.api_key!r} cannot be used: {exc}") from exc
             if not self._credentials.valid:
                 try:
