@@ -20,6 +20,7 @@ from llm_master.dispatch.keys import Key
 from llm_master.errors import ConfigurationError
 from llm_master.provider_table import ProviderTable
 from llm_master.providers.base import BaseLLMProvider, load
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.row_checks import base_url_faults
 from llm_master.rows import ProviderConfig, base_variable, canonical, key_attr, key_variables
@@ -356,8 +357,15 @@ def effective(config: LLMConfig) -> Snapshot:
     keys = {}
     for row in PROVIDER_CONFIGS.values():
         name = canonical(row.name)
-        base_url = _base_url(row, config._fields, environment)
-        rows[name] = row if base_url == row.base_url else attrs.evolve(row, base_url=base_url)
+        base_url, default_model = _base_url(row, config._fields, environment), row.default_model
+        if base_url is None or default_model is None:
+            # A class in the short form may say itself where it is and what it asks.
+            cls = _class_if_any(row)
+            base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
+            default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
+        if (base_url, default_model) != (row.base_url, row.default_model):
+            row = attrs.evolve(row, base_url=base_url, default_model=default_model)  # noqa: PLW2901  # the row as it is in effect
+        rows[name] = row
         keys[name] = _keys(row, config._fields, environment)
     options = _Options(**{field.name: getattr(config, field.name) for field in attrs.fields(_Options)})
     return Snapshot(keys, options, rows)
@@ -395,6 +403,14 @@ def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:
     return cls
 
 
+def _class_if_any(row: ProviderConfig) -> type | None:
+    """The row's class; ``None`` where it cannot be loaded, which whoever asks this provider will be told."""
+    try:
+        return provider_class(row)
+    except ConfigurationError:
+        return None
+
+
 def _speaks_http(row: ProviderConfig) -> bool:
-    cls = provider_class(row)
-    return isinstance(cls, type) and issubclass(cls, UnifiedProvider)
+    cls = _class_if_any(row)
+    return isinstance(cls, type) and issubclass(cls, HTTPProvider)

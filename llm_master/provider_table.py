@@ -44,11 +44,6 @@ class ProviderTable(MutableMapping[str, ProviderConfig]):
         cls = row.provider_class
         if isinstance(cls, type) and not callable(getattr(cls, "generate", None)):
             raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} has no generate(); make it a BaseLLMProvider")
-        # A class in the short form may say itself where it is and what it asks.
-        base_url = row.base_url or getattr(cls, "DEFAULT_BASE_URL", None)
-        default_model = row.default_model or getattr(cls, "DEFAULT_MODEL", None)
-        if (base_url, default_model) != (row.base_url, row.default_model):
-            row = attrs.evolve(row, base_url=base_url, default_model=default_model)
         self._rows[canonical(name)] = row
         self.version += 1
 

@@ -826,6 +826,13 @@ REFUSED_MESSAGES: dict[str, tuple[list[Any], str]] = {
     ),
     "content of no kind": ([{"role": "user", "content": 7}], "int"),
     "a part of no kind": ([{"role": "user", "content": [7]}], "int"),
+    "arguments that are no object": (
+        [{"role": "assistant", "tool_calls": [{"id": "c9", "function": {"name": "f", "arguments": "[1]"}}]}],
+        "c9",
+    ),
+    "a tool call of no kind": ([{"role": "assistant", "tool_calls": [5]}], "messages[0]"),
+    "their own turn without its blocks": ([{"role": "assistant", "content": "x", "_native": {"format": "anthropic"}}], "messages[0]"),
+    "nothing but a system message": ([{"role": "system", "content": "Be brief."}], "system"),
     "arguments that are no JSON": (
         [{"role": "assistant", "tool_calls": [{"id": "c9", "function": {"name": "f", "arguments": "{"}}]}],
         "c9",
@@ -907,6 +914,11 @@ async def test_options_in_their_words(
     assert options == before
 
 
+async def test_a_user_and_metadata_are_both_kept_in_either_order(llm: QueryLLM, server: ScriptedServer) -> None:
+    for options in ({"user": "u1", "metadata": {"more": "m"}}, {"metadata": {"more": "m"}, "user": "u1"}):
+        assert (await sent(llm, server, **options))["metadata"] == {"user_id": "u1", "more": "m"}
+
+
 NEUTRAL: dict[str, Any] = {
     "n": 1,
     "frequency_penalty": 0,
@@ -962,6 +974,10 @@ async def test_an_option_that_cannot_be_carried_is_refused_by_name_or_dropped_an
     assert server.request.json.keys() == {"model", "messages", "max_tokens"}
 
 
+def as_format(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
 REFUSED_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"thinking": {"type": "enabled", "budget_tokens": 2000}, "temperature": 0.2}, "temperature"),
     ({"thinking": {"type": "adaptive"}, "temperature": 0}, "temperature"),
@@ -977,6 +993,14 @@ REFUSED_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "json_object"}}, "json_object"),
     ({"response_format": {"type": "json_schema"}}, "schema"),
     ({"response_format": {"type": "xml"}}, "xml"),
+    ({"stop": 5}, "stop"),
+    ({"tools": "weather"}, "tools"),
+    ({"tools": [5]}, "tools"),
+    ({"tool_choice": 5}, "tool_choice"),
+    ({"output_config": 5}, "output_config"),
+    ({"response_format": as_format({"type": "object", "properties": 5, "additionalProperties": False})}, "properties"),
+    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 2000}, "top_p": 0.5}, "top_p"),
     (
         {
             "tool_choice": {
@@ -1030,10 +1054,6 @@ async def test_reasoning_effort(
 
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
-
-
-def as_format(schema: Any) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 async def test_a_schema(llm: QueryLLM, server: ScriptedServer) -> None:

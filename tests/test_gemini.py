@@ -586,6 +586,13 @@ REFUSED_MESSAGES: dict[str, tuple[list[Any], str]] = {
     "content of no kind": ([{"role": "user", "content": 7}], "int"),
     "a part of no kind": ([{"role": "user", "content": [7]}], "int"),
     "a part of another provider": ([{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}], "tool_result"),
+    "arguments that are no object": (
+        [{"role": "assistant", "tool_calls": [{"id": "c9", "function": {"name": "f", "arguments": "[1]"}}]}],
+        "c9",
+    ),
+    "a tool call of no kind": ([{"role": "assistant", "tool_calls": [5]}], "messages[0]"),
+    "its own turn without its parts": ([{"role": "assistant", "content": "x", "_native": {"format": "gemini"}}], "messages[0]"),
+    "nothing but a system message": ([{"role": "system", "content": "Be brief."}], "system"),
     "arguments that are no JSON": (
         [{"role": "assistant", "tool_calls": [{"id": "c9", "function": {"name": "f", "arguments": "{"}}]}],
         "c9",
@@ -713,15 +720,27 @@ REFUSED_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"reasoning_effort": "a bit"}, "a bit"),
     ({"response_format": {"type": "xml"}}, "xml"),
     ({"response_format": {"type": "json_schema"}}, "schema"),
+    ({"response_schema": {"type": "object", "properties": 5}}, "properties"),
+    ({"stop": 5}, "stop"),
+    ({"tools": "weather"}, "tools"),
+    ({"tools": [5]}, "tools"),
+    ({"tool_choice": 5}, "tool_choice"),
+    ({"modalities": "text"}, "modalities"),
+    ({"generationConfig": 5}, "generationConfig"),
+    ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
 ]
 
 
 @pytest.mark.parametrize(("options", "named"), REFUSED_VALUES, ids=[json.dumps(options)[:70] for options, _ in REFUSED_VALUES])
-@pytest.mark.parametrize("model", [MODEL, NEW])
-def test_values_that_are_refused_before_sending(llm: QueryLLM, options: dict[str, Any], named: str, model: str) -> None:
+def test_values_that_are_refused_before_sending(llm: QueryLLM, options: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        llm.plan(model, prompt="hi", **options)
+        llm.plan(MODEL, prompt="hi", **options)
     assert named in str(caught.value)
+
+
+def test_an_effort_that_there_is_not(llm: QueryLLM) -> None:
+    with pytest.raises(InvalidRequestError, match="a bit"):
+        llm.plan(NEW, prompt="hi", reasoning_effort="a bit")
 
 
 @pytest.mark.parametrize(

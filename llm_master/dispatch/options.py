@@ -24,7 +24,8 @@ KNOWN_OPTIONS = frozenset(
     # Other wire formats' own names.
     "topK topP presencePenalty frequencyPenalty maxOutputTokens stopSequences candidateCount responseLogprobs responseMimeType responseSchema "
     "responseJsonSchema responseModalities thinkingConfig safetySettings cachedContent toolConfig serviceTier labels generationConfig "
-    "stop_sequences output_config betas cache_control container context_management mcp_servers inference_geo response_schema".split()
+    "stop_sequences output_config betas cache_control container context_management mcp_servers inference_geo response_schema "
+    "cached_content generation_config safety_settings tool_config thinking_config thinking_budget max_output_tokens response_mime_type".split()
 )
 
 _ARGUMENTS = frozenset("messages prompt stream response_format tools timeout deadline extra_body".split())

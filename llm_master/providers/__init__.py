@@ -7,8 +7,19 @@
 from __future__ import annotations
 
 from llm_master.errors import RequestTimeoutError as TimeoutError
-from llm_master.providers.base import BaseLLMProvider, extract_prompt
+from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
+from llm_master.providers.http import HTTPProvider, StreamReader
 from llm_master.providers.short import BaseProvider
 from llm_master.providers.unified import OpenAICompatibleProvider, UnifiedProvider
 
-__all__ = ["BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "TimeoutError", "UnifiedProvider", "extract_prompt"]
+__all__ = [
+    "BaseLLMProvider",
+    "BaseProvider",
+    "HTTPProvider",
+    "OpenAICompatibleProvider",
+    "StreamReader",
+    "TimeoutError",
+    "Translation",
+    "UnifiedProvider",
+    "extract_prompt",
+]

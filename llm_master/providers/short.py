@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 
+from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.errors import InvalidRequestError, ProviderConnectionError, RequestTimeoutError, ServerError
 from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
 from llm_master.providers.sdk import translated
@@ -33,6 +33,8 @@ class BaseProvider(ABC):
 
     DEFAULT_BASE_URL: ClassVar[str | None] = None
     DEFAULT_MODEL: ClassVar[str | None] = None
+    clock: Clock = SYSTEM_CLOCK
+    """What ``_retry_with_backoff`` waits by; a test may set another."""
 
     def __init__(self, config: ProviderConfig) -> None:
         self.config = config
@@ -63,7 +65,7 @@ class BaseProvider(ABC):
                     if error is exc:
                         raise
                     raise error from exc
-                await asyncio.sleep(random.uniform(0, min(8.0, 0.5 * 2**repetition)))
+                await self.clock.sleep(random.uniform(0, min(8.0, 0.5 * 2**repetition)))
         raise AssertionError("unreachable: the last repetition returns or raises")
 
 
@@ -78,6 +80,9 @@ class ShortForm(BaseLLMProvider):
 
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """Answer the conversation, said in one text."""
+        if others := options.keys() - {field.name for field in attrs.fields(GenerationParams)}:
+            # From extra_body, which has no body to go into here.
+            raise InvalidRequestError(f"the short form of a provider cannot carry {', '.join(map(repr, sorted(others)))}: leave it out")
         answer: LLMResponse | str = await self._provider_for(model).generate(_as_prompt(messages), GenerationParams(**options))
         return answer
 
@@ -129,10 +134,13 @@ def _text_of(message: Message) -> str:
     if not isinstance(content, str):
         for part in content or ():
             kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-            if kind not in ("text", "input_text"):
+            if kind not in ("text", "input_text", "refusal"):
                 raise InvalidRequestError(
                     f"the short form of a provider takes a text and no {kind!r}: use a provider class that takes messages"
                 )
     lines = [extract_prompt([{**message, "role": "user"}])]
-    lines += [f"[calls {call['function']['name']}({call['function']['arguments']})]" for call in message.get("tool_calls") or ()]
+    lines += [str(part["refusal"]) for part in content or () if isinstance(part, Mapping) and "refusal" in part]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        lines.append(f"[calls {function.get('name')}({function.get('arguments') or ''})]")
     return "\n".join(line for line in lines if line)

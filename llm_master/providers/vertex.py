@@ -11,10 +11,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from llm_master.errors import AuthenticationError, ConfigurationError
+from llm_master.errors import AuthenticationError, ConfigurationError, ProviderError
 from llm_master.providers.gemini import GeminiProvider
 from llm_master.rows import ProviderConfig
-from llm_master.transport import Endpoint
+from llm_master.transport import Answer, Endpoint
 
 DEFAULT_CREDENTIALS = "adc"
 """As a key: whatever Google's libraries find, as what ``gcloud auth application-default login`` left."""
@@ -53,6 +53,14 @@ class VertexProvider(GeminiProvider):
             path = f"/projects/{self._project}/locations/global{_EXPRESS}{path}"
             return super().new_endpoint(path, headers, base_url=base.removesuffix(_EXPRESS))
         return super().new_endpoint(path, headers, base_url)
+
+    def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:
+        """The error for an answer that is no 2xx, without the token, which some repeat."""
+        error = super().refused(answer, model, endpoint)
+        token = getattr(self._credentials, "token", None)
+        if token and error.args:
+            error.args = (str(error.args[0]).replace(token, "the token"),)
+        return error
 
     def _refresh(self) -> None:
         """Fetch a token; of several threads that come at once, one does.
