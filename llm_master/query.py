@@ -14,7 +14,7 @@ import attrs
 from llm_master import pricing, transport
 from llm_master.background import run_in_background
 from llm_master.dispatch.call import Call, Target
-from llm_master.dispatch.options import check_names, refuse, rename
+from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.stream import LLMStream
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
@@ -252,6 +252,7 @@ class Engine:
         if route.generator is None and translates(provider):
             if provider.needs_max_tokens and target.max_output_tokens and options.keys().isdisjoint(_MAX_TOKENS):
                 options["max_tokens"] = target.max_output_tokens
+            check_kinds(options)
             said = provider.translate(route.model, options)
             refuse(said.unsupported, route.provider, drop=drop)
             options = said.options

@@ -60,6 +60,37 @@ def check_names(options: Mapping[str, Any]) -> None:
         _accepted.add(name)
 
 
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "stop": ((str, list, tuple), "a text or a list of texts"),
+    "tools": ((list, tuple), "a list of tools"),
+    "tool_choice": ((str, Mapping), "a word or a dict"),
+    "modalities": ((list, tuple), "a list of words"),
+    "response_format": ((Mapping,), "a dict"),
+    "response_schema": ((Mapping,), "a dict"),
+    "metadata": ((Mapping,), "a dict"),
+    "thinking": ((Mapping,), "a dict"),
+    "output_config": ((Mapping,), "a dict"),
+    "generationConfig": ((Mapping,), "a dict"),
+    "toolConfig": ((Mapping,), "a dict"),
+}
+
+
+def check_kinds(options: Mapping[str, Any]) -> None:
+    """Refuse values that no translation can read.
+
+    Raises:
+        InvalidRequestError: Names the option, and what it should be.
+    """
+    for name, (kinds, said) in _KINDS.items():
+        if name in options and not isinstance(options[name], kinds):
+            raise InvalidRequestError(f"{name} is {options[name]!r}: give {said}")
+    for tool in options.get("tools") or ():
+        if not isinstance(tool, Mapping):
+            raise InvalidRequestError(f"tools holds {tool!r}: each tool is a dict")
+    if "max_tokens" in options and "max_completion_tokens" in options:
+        raise InvalidRequestError("'max_tokens' and 'max_completion_tokens' are one option: give one of them")
+
+
 def rename(options: dict[str, Any], renames: Mapping[str, str | None], provider: str) -> tuple[dict[str, str], list[str]]:
     """Put options under the names that this provider or model knows; return what was renamed, and what it refuses.
 

@@ -109,7 +109,7 @@ class AnthropicProvider(HTTPProvider):
             elif name == "user":
                 out["metadata"] = {**out.get("metadata", {}), "user_id": value}
                 result.renamed[name] = "metadata.user_id"
-            elif name == "output_config":
+            elif name in ("output_config", "metadata"):
                 out[name] = {**out.get(name, {}), **value}
             elif name in _PLAIN or name not in OPENAI_ONLY:
                 out[name] = value
@@ -246,7 +246,10 @@ def _check_schema(schema: Any, path: str) -> None:
     if schema.get("type") == "object" and schema.get("additionalProperties") not in (False, None):
         raise InvalidRequestError(f"the API's structured output wants additionalProperties: false (at {path})")
     for keyword in ("properties", "$defs", "definitions"):
-        for name, part in (schema.get(keyword) or {}).items():
+        named = schema.get(keyword) or {}
+        if not isinstance(named, Mapping):
+            raise InvalidRequestError(f"the schema's {keyword!r} is no dict (at {path})")
+        for name, part in named.items():
             _check_schema(part, f"{path}.{keyword}.{name}")
     for keyword in ("items", "anyOf", "allOf"):
         _check_schema(schema.get(keyword), f"{path}.{keyword}")
@@ -295,6 +298,9 @@ def _check(options: Mapping[str, Any]) -> None:
         return
     if temperature not in (None, 1):
         raise InvalidRequestError(f"temperature is {temperature}, and thinking allows only 1: leave temperature out, or thinking")
+    top_p = options.get("top_p")
+    if isinstance(top_p, (int, float)) and not 0.95 <= top_p <= 1:
+        raise InvalidRequestError(f"top_p is {top_p}, and thinking allows 0.95 to 1: leave top_p out, or thinking")
     if "top_k" in options:
         raise InvalidRequestError("top_k cannot be set with thinking: leave one of them out")
     choice = options.get("tool_choice")

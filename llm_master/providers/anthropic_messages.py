@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from llm_master.errors import InvalidRequestError
+from llm_master.providers.turns import native_content, refuse_no_turns, tool_calls
 from llm_master.types import Message
 
 FORMAT = "anthropic"
@@ -57,6 +56,7 @@ def conversation(messages: Sequence[Message], *, keeps_system_in_place: bool) ->
                 turns.append({"role": "assistant", "content": blocks})
         else:
             turns.append({"role": "user", "content": _user(message, where, calls)})
+    refuse_no_turns(turns)
     return _system(system), turns
 
 
@@ -80,18 +80,11 @@ def _user(message: Message, where: str, calls: set[str]) -> str | Blocks:
 
 
 def _assistant(message: Message, where: str) -> Blocks:
-    native = message.get("_native")
-    if isinstance(native, Mapping) and native.get("format") == FORMAT:
-        return [dict(block) for block in native["content"]]
+    if (native := native_content(message, FORMAT, where)) is not None:
+        return native
     blocks = _content(message, where)
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
-        text = function.get("arguments") or ""
-        try:
-            arguments = msgspec.json.decode(text) if isinstance(text, str) and text.strip() else text or {}
-        except msgspec.DecodeError as exc:
-            raise InvalidRequestError(f"{where}: the arguments of tool call {call.get('id')!r} are not JSON: {exc}") from exc
-        blocks.append({"type": "tool_use", "id": _known_id(call.get("id")), "name": function.get("name"), "input": arguments})
+    for call, name, arguments in tool_calls(message, where):
+        blocks.append({"type": "tool_use", "id": _known_id(call.get("id")), "name": name, "input": arguments})
     return blocks
 
 
@@ -154,6 +147,8 @@ def _block(part: Any, where: str) -> dict[str, Any]:
     if not isinstance(part, Mapping):
         raise InvalidRequestError(f"{where}: a part of its content is a {type(part).__name__}: give a dict with a type")
     kind = part.get("type")
+    if kind == "input_text":
+        return {**part, "type": "text"}
     if kind == "image_url":
         link = part.get("image_url")
         block = {"type": "image", "source": _source(link.get("url") if isinstance(link, Mapping) else link, where, _IMAGES)}
@@ -183,6 +178,7 @@ def _source(url: Any, where: str, kinds: Sequence[str]) -> dict[str, Any]:
         return {"type": "url", "url": url}
     head, comma, data = url.partition(",")
     media, _, encoding = head.removeprefix("data:").partition(";")
+    media = media.lower().replace("image/jpg", "image/jpeg")
     if not comma or not encoding.endswith("base64"):
         raise InvalidRequestError(f"{where}: a data URI must be data:TYPE;base64,DATA")
     if media not in kinds:

@@ -176,7 +176,10 @@ def _check_schema(schema: Any, path: str) -> None:
                 f"the API's structured output does not allow {keyword!r} (at {path}): leave it out and check it in the answer"
             )
     for keyword in ("properties", "$defs"):
-        for name, part in (schema.get(keyword) or {}).items():
+        named = schema.get(keyword) or {}
+        if not isinstance(named, Mapping):
+            raise InvalidRequestError(f"the schema's {keyword!r} is no dict (at {path})")
+        for name, part in named.items():
             _check_schema(part, f"{path}.{keyword}.{name}")
     for keyword in ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties"):
         _check_schema(schema.get(keyword), f"{path}.{keyword}")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import InvalidRequestError
+from llm_master.providers.turns import native_content, refuse_no_turns, tool_calls
 from llm_master.types import Message
 
 FORMAT = "gemini"
@@ -55,6 +56,7 @@ def conversation(messages: Sequence[Message], *, is_gemini_3: bool) -> tuple[dic
             contents.append({"role": "model", "parts": parts})
         else:
             contents.append({"role": "user", "parts": _content(message.get("content"), where) or [{"text": ""}]})
+    refuse_no_turns(contents)
     for content in contents:
         if (results := content.pop("_results", None)) is not None:
             if any(known is None for known, _, _ in results):
@@ -65,28 +67,19 @@ def conversation(messages: Sequence[Message], *, is_gemini_3: bool) -> tuple[dic
 
 
 def _assistant(message: Message, where: str, names: dict[str, tuple[str, str | None]]) -> Parts:
-    calls = message.get("tool_calls") or ()
-    native = message.get("_native")
-    is_native = isinstance(native, Mapping) and native.get("format") == FORMAT
-    parts = [dict(part) for part in native["content"]] if is_native and native else _content(message.get("content"), where)
-    own = {str(part["functionCall"].get("id")): str(part["functionCall"].get("name")) for part in parts if "functionCall" in part}
-    names.update((name, (function, name)) for name, function in own.items())
-    for call in calls:
-        name = str(call.get("id"))
-        known = name if name in own or not is_native else None
-        names[name] = (str((call.get("function") or {}).get("name")), known)
-    if is_native:
-        return parts
-    for call in calls:
-        function = call.get("function") or {}
-        text = function.get("arguments") or ""
-        try:
-            arguments = msgspec.json.decode(text) if isinstance(text, str) and text.strip() else text or {}
-        except msgspec.DecodeError as exc:
-            raise InvalidRequestError(f"{where}: the arguments of tool call {call.get('id')!r} are not JSON: {exc}") from exc
-        made: dict[str, Any] = {"functionCall": {"name": function.get("name"), "args": arguments}}
-        if call.get("id"):
-            made["functionCall"]["id"] = call["id"]
+    native = native_content(message, FORMAT, where)
+    parts = native if native is not None else _content(message.get("content"), where)
+    own = [part["functionCall"] for part in parts if isinstance(part.get("functionCall"), Mapping)]
+    names.update((str(call.get("id")), (str(call.get("name")), call.get("id"))) for call in own)
+    theirs = {call.get("id") for call in own}
+    for call, function, arguments in tool_calls(message, where):
+        name = call.get("id")
+        names[str(name)] = (str(function), name if native is None or name in theirs else None)
+        if native is not None:
+            continue
+        made: dict[str, Any] = {"functionCall": {"name": function, "args": arguments}}
+        if name:
+            made["functionCall"]["id"] = name
         # Where Google's own OpenAI-compatible answers keep it.
         google = (call.get("extra_content") or {}).get("google") or {}
         if signature := google.get("thought_signature") or call.get("thought_signature"):
@@ -185,6 +178,7 @@ def _data(url: Any, where: str, default: str) -> dict[str, Any]:
         return {"fileData": {"fileUri": url, "mimeType": guessed or default}}
     head, comma, data = url.partition(",")
     media, _, encoding = head.removeprefix("data:").partition(";")
+    media = media.lower()
     if not comma or not encoding.endswith("base64"):
         raise InvalidRequestError(f"{where}: a data URI must be data:TYPE;base64,DATA")
     if not media.startswith(_KINDS):
