@@ -329,6 +329,9 @@ class LLMConfig:
         return {name: snapshot.usable(name) for name in snapshot.rows}
 
 
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+
+
 @attrs.frozen
 class Snapshot:
     """What one engine uses: the rows with all settings applied, their keys, and the options."""
@@ -336,6 +339,8 @@ class Snapshot:
     # Keys and options first: snapshots are compared in this order, and it is there that they differ.
     keys: dict[str, tuple[Key, ...]]
     options: _Options
+    # Each endpoint works out its proxy once, so engines with other proxies are other engines.
+    proxies: dict[str, str]
     rows: dict[str, ProviderConfig]
 
     def usable(self, name: str) -> bool:
@@ -368,7 +373,8 @@ def effective(config: LLMConfig) -> Snapshot:
         rows[name] = row
         keys[name] = _keys(row, config._fields, environment)
     options = _Options(**{field.name: getattr(config, field.name) for field in attrs.fields(_Options)})
-    return Snapshot(keys, options, rows)
+    proxies = {name: value for name, value in environment.items() if name.lower() in _PROXIES}
+    return Snapshot(keys, options, proxies, rows)
 
 
 def _keys(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:

@@ -1,0 +1,114 @@
+"""Proxies and TLS: what a company's network puts between a client and a provider."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import trustme
+
+from llm_master import PROVIDER_CONFIGS, ConfigurationError, ProviderConfig, ProviderConnectionError, QueryLLM
+
+KEY = "sk-acme-behind-a-proxy-0001"
+ANSWER = {"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}
+
+TLS_SERVER = """
+import http.server, json, ssl, sys
+certificate, answer = sys.argv[1:]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A company's own certificate authority."""
+    made = trustme.CA()
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    made.cert_pem.write_to_path(path)
+    return made, str(path)
+
+
+@pytest.fixture(scope="module")
+def tls_server(authority, tmp_path_factory):
+    """A server in a process of its own, whose certificate that authority has signed."""
+    path = tmp_path_factory.mktemp("server") / "server.pem"
+    authority[0].issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+    process = subprocess.Popen([sys.executable, "-c", TLS_SERVER, str(path), json.dumps(ANSWER)], stdout=subprocess.PIPE)
+    try:
+        yield f"https://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def acme(base_url, **fields):
+    PROVIDER_CONFIGS["acme"] = ProviderConfig(base_url=base_url, api_key=KEY, max_retries=0, **fields)
+    return QueryLLM()
+
+
+async def test_a_certificate_of_an_unknown_authority_is_refused_with_the_remedy(tls_server):
+    with pytest.raises(ProviderConnectionError, match="certificate.*ca_bundle"):
+        await acme(tls_server).query("acme/large", prompt="Hello")
+
+
+async def test_a_ca_bundle_makes_it_known(tls_server, authority):
+    assert (await acme(tls_server, ca_bundle=authority[1]).query("acme/large", prompt="Hello")).content == "Hello."
+
+
+async def test_verification_can_be_switched_off_for_one_row(tls_server):
+    assert (await acme(tls_server, verify_ssl=False).query("acme/large", prompt="Hello")).content == "Hello."
+
+
+async def test_a_ca_bundle_that_is_not_there_is_named(tls_server):
+    with pytest.raises(ConfigurationError, match="ca_bundle.*nowhere.pem"):
+        await acme(tls_server, ca_bundle="/nowhere.pem").query("acme/large", prompt="Hello")
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_a_proxy_of_the_environment_is_used(server, monkeypatch, variable):
+    """A plain request to a proxy names the whole URL; the host behind it need not be known here."""
+    monkeypatch.setenv(variable, server.url)
+    server.answer_json(ANSWER)
+    answer = await acme("http://api.acme.invalid/v1").query("acme/large", prompt="Hello")
+    assert answer.content == "Hello."
+    assert server.request.path == "http://api.acme.invalid/v1/chat/completions"
+    assert server.request.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_no_proxy_names_hosts_that_are_reached_directly(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server.answer_json(ANSWER)
+    assert (await acme(server.base_url).query("acme/large", prompt="Hello")).content == "Hello."
+    assert server.request.path == "/v1/chat/completions"
+
+
+async def test_a_proxy_of_a_kind_that_is_not_supported_is_named(server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match="socks5.*HTTP_PROXY"):
+        await acme("http://api.acme.invalid/v1").query("acme/large", prompt="Hello")
+
+
+async def test_a_proxy_that_is_not_there_is_a_connection_error(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(ProviderConnectionError):
+        await acme("http://api.acme.invalid/v1").query("acme/large", prompt="Hello")
