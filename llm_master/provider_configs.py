@@ -15,16 +15,12 @@ from typing import Any
 
 import attrs
 
-from llm_master.clock import SYSTEM_CLOCK, Clock
-from llm_master.dispatch.keys import Key
 from llm_master.errors import ConfigurationError
 from llm_master.provider_table import ProviderTable
-from llm_master.providers.base import BaseLLMProvider, load
-from llm_master.providers.http import HTTPProvider
 from llm_master.providers.unified import UnifiedProvider
-from llm_master.row_checks import base_url_faults
-from llm_master.rows import ProviderConfig, base_variable, canonical, key_attr, key_variables
+from llm_master.rows import ProviderConfig, canonical, key_attr
 from llm_master.settings.environment import Environment, current_environment
+from llm_master.snapshot import Options, Snapshot, base_url_of, keys_of, take
 
 _ROWS = {
     "openai": ProviderConfig(
@@ -228,17 +224,6 @@ PROVIDER_CONFIGS = ProviderTable(_ROWS, default_class=UnifiedProvider)
 UnifiedProvider.PROVIDER_CONFIGS = PROVIDER_CONFIGS
 
 
-@attrs.frozen
-class _Options:
-    """What ``LLMConfig`` holds beside keys and addresses."""
-
-    preferred_provider: str | None = None
-    default_model: str | None = None
-    max_attempts: int = 10
-    on_unsupported: str = "error"
-    clock: Clock = SYSTEM_CLOCK
-
-
 class LLMConfig:
     """Settings: keys and addresses of providers, and how queries are made.
 
@@ -281,7 +266,7 @@ class LLMConfig:
     @staticmethod
     def field_names() -> list[str]:
         """All fields, with those of the rows that the table holds now."""
-        names = [field.name for field in attrs.fields(_Options)]
+        names = [field.name for field in attrs.fields(Options)]
         for row in PROVIDER_CONFIGS.values():
             names += [key_attr(row), f"{canonical(row.name)}_api_base"]
         return names
@@ -294,14 +279,14 @@ class LLMConfig:
         environment = self.environment
         for row in PROVIDER_CONFIGS.values():
             if name == key_attr(row):
-                keys = _keys(row, self._fields, environment)
+                keys = keys_of(row, self._fields, environment)
                 return keys[0].secret if keys else None
             if name == f"{canonical(row.name)}_api_base":
-                return _base_url(row, self._fields, environment)
+                return base_url_of(row, self._fields, environment)
         if name in ("preferred_provider", "default_model"):
             found = environment.find(name.upper())
             return found[1] if found else None
-        for field in attrs.fields(_Options):
+        for field in attrs.fields(Options):
             if field.name == name:
                 return field.default
         raise AttributeError(f"LLMConfig has no field {name!r}")
@@ -329,94 +314,11 @@ class LLMConfig:
         return {name: snapshot.usable(name) for name in snapshot.rows}
 
 
-_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
-
-
-@attrs.frozen
-class Snapshot:
-    """What one engine uses: the rows with all settings applied, their keys, and the options."""
-
-    # Keys and options first: snapshots are compared in this order, and it is there that they differ.
-    keys: dict[str, tuple[Key, ...]]
-    options: _Options
-    # Each endpoint works out its proxy once, so engines with other proxies are other engines.
-    proxies: dict[str, str]
-    rows: dict[str, ProviderConfig]
-
-    def usable(self, name: str) -> bool:
-        """Whether a provider could be asked."""
-        row = self.rows[name]
-        if row.requires_key and not self.keys[name]:
-            return False
-        return row.base_url is not None or not _speaks_http(row)
-
-
 def effective(config: LLMConfig) -> Snapshot:
-    """The rows one engine uses: arguments over environment over files over the table. The table itself is not touched.
+    """The rows one engine uses: arguments over environment over files over the table.
 
     Raises:
         ConfigurationError: A key or an address that cannot be one, naming the variable.
     """
-    environment = config.environment
-    rows = {}
-    keys = {}
-    for row in PROVIDER_CONFIGS.values():
-        name = canonical(row.name)
-        base_url, default_model = _base_url(row, config._fields, environment), row.default_model
-        if base_url is None or default_model is None:
-            # A class in the short form may say itself where it is and what it asks.
-            cls = _class_if_any(row)
-            base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
-            default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
-        if (base_url, default_model) != (row.base_url, row.default_model):
-            row = attrs.evolve(row, base_url=base_url, default_model=default_model)  # noqa: PLW2901  # the row as it is in effect
-        rows[name] = row
-        keys[name] = _keys(row, config._fields, environment)
-    options = _Options(**{field.name: getattr(config, field.name) for field in attrs.fields(_Options)})
-    proxies = {name: value for name, value in environment.items() if name.lower() in _PROXIES}
-    return Snapshot(keys, options, proxies, rows)
-
-
-def _keys(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:
-    attr = key_attr(row)
-    given = fields.get(attr)
-    if given is not None:
-        if not isinstance(given, str):
-            raise ConfigurationError(f"{attr} is a {type(given).__name__}: give the key as a string")
-        return (Key.checked(given, attr),) if given.strip() else ()
-    for variable in key_variables(row):
-        if found := environment.find(variable):
-            return (Key.checked(found[1], found[0]),)
-    return (Key.checked(row.api_key, f"{row.name} row"),) if row.api_key and row.api_key.strip() else ()
-
-
-def _base_url(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> str | None:
-    attr = f"{canonical(row.name)}_api_base"
-    source, value = attr, fields.get(attr)
-    if value is None and (found := environment.find(base_variable(row))):
-        source, value = found
-    if value is None:
-        return row.base_url
-    value = str(value).strip().rstrip("/").removesuffix("/chat/completions")
-    if faults := base_url_faults(value, source):
-        raise ConfigurationError("; ".join(faults))
-    return value
-
-
-def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:
-    """The row's class, loaded if the row names it."""
-    cls: type[BaseLLMProvider] = load(row.provider_class or UnifiedProvider, f"provider_class of provider {row.name!r}")
-    return cls
-
-
-def _class_if_any(row: ProviderConfig) -> type | None:
-    """The row's class; ``None`` where it cannot be loaded, which whoever asks this provider will be told."""
-    try:
-        return provider_class(row)
-    except ConfigurationError:
-        return None
-
-
-def _speaks_http(row: ProviderConfig) -> bool:
-    cls = _class_if_any(row)
-    return isinstance(cls, type) and issubclass(cls, HTTPProvider)
+    options = Options(**{field.name: getattr(config, field.name) for field in attrs.fields(Options)})
+    return take(PROVIDER_CONFIGS.values(), config._fields, config.environment, options)

@@ -23,15 +23,14 @@ from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import (
     PROVIDER_CONFIGS,
     LLMConfig,
-    Snapshot,
     effective,
-    provider_class,
 )
 from llm_master.providers.base import BaseLLMProvider, can_stream, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
 from llm_master.rows import base_variable, key_variables
 from llm_master.settings.environment import Environment, current_environment
+from llm_master.snapshot import Snapshot, provider_class
 from llm_master.types import LLMResponse, Message, Plan
 
 

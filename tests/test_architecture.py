@@ -24,6 +24,7 @@ FLOORS = {
     "llm_master.query": 5,
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
+    "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
     "llm_master.providers": 3,
     "llm_master.generators": 3,
     "llm_master.dispatch": 2,

@@ -34,7 +34,7 @@ from llm_master import (
     UnifiedProvider,
     Usage,
 )
-from llm_master.provider_configs import provider_class
+from llm_master.snapshot import provider_class
 from llm_master.rows import base_variable, key_variables
 from llm_master.testing import FakeClock
 

@@ -11,7 +11,7 @@ from servers.formats import ANTHROPIC, CHAT, GEMINI, Call, Format, Said
 from servers.scripted import ScriptedServer
 
 from llm_master import PROVIDER_CONFIGS, LLMConfig, LLMResponse, QueryLLM, StreamEnd, TextDelta
-from llm_master.provider_configs import base_variable, key_variables
+from llm_master.rows import base_variable, key_variables
 from llm_master.testing import FakeClock
 
 ROWS: dict[str, tuple[str, Format]] = {
