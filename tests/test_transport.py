@@ -1,4 +1,4 @@
-"""Proxies and TLS: what a company's network puts between a client and a provider."""
+"""Connections: kept ones that die, proxies, TLS."""
 
 from __future__ import annotations
 
@@ -112,3 +112,34 @@ async def test_a_proxy_that_is_not_there_is_a_connection_error(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(ProviderConnectionError):
         await acme("http://api.acme.invalid/v1").query("acme/large", prompt="Hello")
+
+
+async def test_a_kept_connection_that_died_is_no_failure(server):
+    """Servers close kept connections whenever they like; the request that meets it goes out again, at once and unseen."""
+    server.answer_json(ANSWER, times=2)
+    server.answer(framing="raw", end="close")  # reads the request, and closes without a word
+    server.answer_json(ANSWER)
+    llm = acme(server.base_url)
+    for _ in range(3):
+        answer = await llm.query("acme/large", prompt="Hello")
+        assert [attempt.status for attempt in answer.receipt.attempts] == [200]
+    assert len(server.requests) == 4
+    assert [request.connection for request in server.requests] == [0, 0, 0, 1]
+
+
+async def test_a_stream_meets_it_no_worse(server):
+    server.answer_json(ANSWER)
+    server.answer(framing="raw", end="reset")
+    server.answer_json(ANSWER)
+    llm = acme(server.base_url)
+    await llm.query("acme/large", prompt="Hello")
+    async with llm.stream("acme/large", prompt="Hello") as stream:
+        assert [text async for text in stream] == ["Hello."]
+    assert len(stream.response.receipt.attempts) == 1
+
+
+async def test_a_new_connection_that_dies_is_a_failure(server):
+    server.answer(framing="raw", end="close")
+    with pytest.raises(ProviderConnectionError):
+        await acme(server.base_url).query("acme/large", prompt="Hello")
+    assert len(server.requests) == 1
