@@ -9,8 +9,8 @@ from llm_master import LLMConfig, QueryLLM
 
 
 async def main(question: str) -> None:
-    ready = LLMConfig.from_env().validate()
-    with_key = [name for name, usable in ready.items() if usable and getattr(LLMConfig.from_env(), f"{name}_api_key")]
+    config = LLMConfig.from_env()
+    with_key = [name for name, usable in config.validate().items() if usable and getattr(config, f"{name}_api_key")]
     model = with_key[0] if with_key else "mock"
     async with QueryLLM() as llm:
         async with llm.stream(model_name=model, prompt=question) as stream:
