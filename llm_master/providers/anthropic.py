@@ -18,12 +18,6 @@ API_VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = (((4, 5), 64_000), ((4, 0), 32_000), ((0, 0), 4096))
 """For a model of which nobody has registered how much it may write: what every Claude from that version on may."""
 
-_PLAIN = frozenset(
-    "max_tokens metadata temperature top_p top_k stop_sequences thinking output_config cache_control container context_management "
-    "mcp_servers service_tier tools tool_choice betas inference_geo".split()
-)
-"""Options that are the API's own, by its own names."""
-
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "frequency_penalty": (0, 0.0),
@@ -36,6 +30,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
 }
 """Values that ask for what happens anyway: left out without changing the meaning."""
+
+_OPENAI_ONLY = frozenset(
+    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n prediction presence_penalty prompt_cache_key "
+    "prompt_cache_retention safety_identifier seed store stream_options top_logprobs verbosity web_search_options".split()
+)
+"""What OpenAI's API has and this one has no word for."""
 
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768}
 """Tokens of thinking for ``reasoning_effort``, for models that take a budget."""
@@ -111,10 +111,10 @@ class AnthropicProvider(HTTPProvider):
                 result.renamed[name] = "metadata.user_id"
             elif name in ("output_config", "metadata"):
                 out[name] = {**out.get(name, {}), **value}
-            elif name in _PLAIN or name not in OPENAI_ONLY:
-                out[name] = value
-            else:
+            elif name in _OPENAI_ONLY:
                 result.unsupported.append(name)
+            else:
+                out[name] = value  # one of Anthropic's own, or new: the API says so if it is not
         if choice is not None:
             if choice["type"] == "none":
                 choice.pop("disable_parallel_tool_use", None)
@@ -157,13 +157,6 @@ class AnthropicProvider(HTTPProvider):
             output_tokens_remaining=number("output-tokens-remaining"),
             output_tokens_reset=moment("output-tokens-reset"),
         )
-
-
-OPENAI_ONLY = frozenset(
-    "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n prediction presence_penalty prompt_cache_key "
-    "prompt_cache_retention safety_identifier seed store stream_options top_logprobs verbosity web_search_options".split()
-)
-"""What OpenAI's API has and this one has no word for."""
 
 
 def _version(model: str) -> tuple[int, int]:
