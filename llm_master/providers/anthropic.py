@@ -12,6 +12,7 @@ from llm_master.providers.anthropic_messages import conversation
 from llm_master.providers.base import Translation
 from llm_master.providers.failures import timestamp
 from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.providers.schemas import check_schema
 from llm_master.types import LLMResponse, Message, RateLimitState
 
 API_VERSION = "2023-06-01"
@@ -220,32 +221,17 @@ def _format(value: Any) -> dict[str, Any]:
             raise InvalidRequestError(
                 'response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}'
             )
-        _check_schema(schema, "schema")
+        check_schema(schema, "schema", forbidden=_SCHEMA_LIMITS, also=_refuse_open)
         return {"type": "json_schema", "schema": _closed(schema)}
     raise InvalidRequestError(f"response_format of type {kind!r} is not known here: give a json_schema, which the API holds to")
 
 
-def _check_schema(schema: Any, path: str) -> None:
-    if isinstance(schema, list):
-        for position, part in enumerate(schema):
-            _check_schema(part, f"{path}[{position}]")
-    if not isinstance(schema, Mapping):
-        return
-    for keyword, value in schema.items():
-        if keyword in _SCHEMA_LIMITS or (keyword == "minItems" and value not in (0, 1)):
-            raise InvalidRequestError(
-                f"the API's structured output does not allow {keyword!r} (at {path}): leave it out and check it in the answer"
-            )
+def _refuse_open(schema: Mapping[str, Any], path: str) -> None:
+    """What the API refuses of one part of a schema, beside keywords."""
+    if schema.get("minItems", 0) not in (0, 1):
+        raise InvalidRequestError(f"the API's structured output does not allow 'minItems' above 1 (at {path}): check it in the answer")
     if schema.get("type") == "object" and schema.get("additionalProperties") not in (False, None):
         raise InvalidRequestError(f"the API's structured output wants additionalProperties: false (at {path})")
-    for keyword in ("properties", "$defs", "definitions"):
-        named = schema.get(keyword) or {}
-        if not isinstance(named, Mapping):
-            raise InvalidRequestError(f"the schema's {keyword!r} is no dict (at {path})")
-        for name, part in named.items():
-            _check_schema(part, f"{path}.{keyword}.{name}")
-    for keyword in ("items", "anyOf", "allOf"):
-        _check_schema(schema.get(keyword), f"{path}.{keyword}")
 
 
 def _closed(schema: Any) -> Any:

@@ -14,6 +14,7 @@ from llm_master.providers import gemini_answer as answer
 from llm_master.providers.base import Translation
 from llm_master.providers.gemini_messages import conversation
 from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.providers.schemas import check_schema
 from llm_master.types import LLMResponse, Message
 
 _GENERATION = {
@@ -160,29 +161,8 @@ def _format(value: Any) -> dict[str, Any]:
         raise InvalidRequestError(
             'response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}'
         )
-    _check_schema(schema, "schema")
+    check_schema(schema, "schema", forbidden=_SCHEMA_WORDS)
     return {"responseMimeType": "application/json", "responseJsonSchema": schema}
-
-
-def _check_schema(schema: Any, path: str) -> None:
-    if isinstance(schema, list):
-        for position, part in enumerate(schema):
-            _check_schema(part, f"{path}[{position}]")
-    if not isinstance(schema, Mapping):
-        return
-    for keyword in schema:
-        if keyword in _SCHEMA_WORDS:
-            raise InvalidRequestError(
-                f"the API's structured output does not allow {keyword!r} (at {path}): leave it out and check it in the answer"
-            )
-    for keyword in ("properties", "$defs"):
-        named = schema.get(keyword) or {}
-        if not isinstance(named, Mapping):
-            raise InvalidRequestError(f"the schema's {keyword!r} is no dict (at {path})")
-        for name, part in named.items():
-            _check_schema(part, f"{path}.{keyword}.{name}")
-    for keyword in ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties"):
-        _check_schema(schema.get(keyword), f"{path}.{keyword}")
 
 
 def _tools(tools: Sequence[Any]) -> list[Any]:
