@@ -228,7 +228,11 @@ class Engine:
     ) -> tuple[Call, BaseLLMProvider]:
         """Check, resolve and translate one query. Nothing is sent yet."""
         conversation = checked_conversation(messages, prompt)
-        drop = options.pop("on_unsupported", self.snapshot.options.on_unsupported) == "drop" if options else self._drop
+        drop = self._drop
+        if "on_unsupported" in options:
+            if (unsupported := options.pop("on_unsupported")) not in ("error", "drop"):
+                raise InvalidRequestError(f'on_unsupported is {unsupported!r}: give "error" or "drop"')
+            drop = unsupported == "drop"
         if options:
             check_names(options)
             if any(value is None for value in options.values()):  # None says "not given"

@@ -234,8 +234,9 @@ class _Session:
     async def send(self, endpoint: Endpoint, method: str, body: bytes | None) -> aiohttp.ClientResponse:
         """Send a request; return when the head of its answer has arrived.
 
-        A server may close a kept connection at any time, also while the next request is on its way to it. That is no
-        failure of the provider, so the request goes out again at once, until a connection of its own was opened for it.
+        A server may close a kept connection at any time. Where that is met before the request was written, nobody has
+        seen it, so it goes out on another connection at once and is no attempt. Once it was written, the server may have
+        begun to work on it, and what to do is for the engine to decide, and for the receipt to say.
         """
         while True:
             opened = self.opened
@@ -250,7 +251,7 @@ class _Session:
                     proxy=endpoint._proxy,
                 )
             except Exception as exc:
-                if self.opened != opened or not _died_in_the_pool(exc):
+                if self.opened != opened or not _was_never_written(exc):
                     raise
 
     def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
@@ -277,11 +278,11 @@ class _Session:
         self._closing = asyncio.ensure_future(self.close_if_idle())
 
 
-def _died_in_the_pool(exc: Exception) -> bool:
+def _was_never_written(exc: Exception) -> bool:
+    """Whether a connection was found closed before the whole request had been handed to it."""
     import aiohttp
 
-    broken = isinstance(exc, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-    return broken and not isinstance(exc, aiohttp.ClientConnectorError)
+    return any(isinstance(error, aiohttp.ClientConnectionResetError) for error in (exc, exc.__cause__))
 
 
 def _mask(value: str, secret: str | None) -> str:

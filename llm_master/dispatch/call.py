@@ -222,7 +222,10 @@ class Call:
         if decision.wait is None:
             if isinstance(error, RateLimitError) and self._retries.sends:
                 error.args = (f"{error.args[0]} ({decision.why})",)
-            raise error from (exc.__cause__ if error is exc else exc)
+            cause = exc.__cause__ if error is exc else exc
+            if self.key is not None and self.key.secret in str(cause):
+                cause = None  # a traceback would show it
+            raise error from cause
         await self.clock.sleep(decision.wait)
         return decision.wait, decision.why
 
