@@ -22,6 +22,7 @@ _HOMES = {
         "ContextWindowExceededError",
         "DeadlineExceededError",
         "InsufficientFundsError",
+        "InvalidOutputError",
         "InvalidRequestError",
         "LLMError",
         "MissingApiKeyError",
@@ -36,8 +37,19 @@ _HOMES = {
         "StreamInterruptedError",
         "UnknownModelError",
     ),
+    "llm_master.media": ("Audio", "Citation", "Image"),
+    "llm_master.results": (
+        "CostEstimate",
+        "EmbeddingResponse",
+        "ModerationResponse",
+        "ModerationResult",
+        "RerankResponse",
+        "RerankResult",
+        "TokenCount",
+    ),
     "llm_master.types": (
         "Attempt",
+        "AudioDelta",
         "GenerationParams",
         "LLMResponse",
         "Plan",
@@ -84,6 +96,7 @@ if TYPE_CHECKING:
     from llm_master.errors import ContextWindowExceededError as ContextWindowExceededError
     from llm_master.errors import DeadlineExceededError as DeadlineExceededError
     from llm_master.errors import InsufficientFundsError as InsufficientFundsError
+    from llm_master.errors import InvalidOutputError as InvalidOutputError
     from llm_master.errors import InvalidRequestError as InvalidRequestError
     from llm_master.errors import LLMError as LLMError
     from llm_master.errors import MissingApiKeyError as MissingApiKeyError
@@ -97,6 +110,9 @@ if TYPE_CHECKING:
     from llm_master.errors import ServerError as ServerError
     from llm_master.errors import StreamInterruptedError as StreamInterruptedError
     from llm_master.errors import UnknownModelError as UnknownModelError
+    from llm_master.media import Audio as Audio
+    from llm_master.media import Citation as Citation
+    from llm_master.media import Image as Image
     from llm_master.model_registry import ModelRegistry as ModelRegistry
     from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
     from llm_master.provider_configs import LLMConfig as LLMConfig
@@ -106,9 +122,17 @@ if TYPE_CHECKING:
     from llm_master.providers import UnifiedProvider as UnifiedProvider
     from llm_master.providers import extract_prompt as extract_prompt
     from llm_master.query import QueryLLM as QueryLLM
+    from llm_master.results import CostEstimate as CostEstimate
+    from llm_master.results import EmbeddingResponse as EmbeddingResponse
+    from llm_master.results import ModerationResponse as ModerationResponse
+    from llm_master.results import ModerationResult as ModerationResult
+    from llm_master.results import RerankResponse as RerankResponse
+    from llm_master.results import RerankResult as RerankResult
+    from llm_master.results import TokenCount as TokenCount
     from llm_master.rows import ModelConfig as ModelConfig
     from llm_master.rows import ProviderConfig as ProviderConfig
     from llm_master.types import Attempt as Attempt
+    from llm_master.types import AudioDelta as AudioDelta
     from llm_master.types import GenerationParams as GenerationParams
     from llm_master.types import LLMResponse as LLMResponse
     from llm_master.types import Plan as Plan

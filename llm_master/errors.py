@@ -21,7 +21,8 @@
         ├── InvalidRequestError               any other 4xx; never sent again
         │   ├── ModelNotFoundError            404 on a model
         │   ├── ContextWindowExceededError    more tokens than the model takes
-        │   └── ContentPolicyError            refused by a content filter
+        │   └── ContentPolicyError            refused by a content filter, or flagged by moderation: .categories
+        ├── InvalidOutputError                the answer is not what response_format asked for; .response holds it
         └── StreamInterruptedError            broken after output began; .response holds what came
 
 All of them can be pickled and copied. None holds an API key.
@@ -142,7 +143,23 @@ class ContextWindowExceededError(InvalidRequestError):
 
 
 class ContentPolicyError(InvalidRequestError):
-    """A content filter refused the request or the answer."""
+    """A content filter refused the request or the answer, or ``moderation=True`` flagged the request before it was sent.
+
+    Attributes:
+        categories: What it falls into, by the names of whoever judged; empty where that was not said.
+    """
+
+    categories: tuple[str, ...] = ()
+
+
+class InvalidOutputError(ProviderError):
+    """The answer is not what ``response_format`` asked for. It was paid for, and nothing of it is lost.
+
+    Attributes:
+        response: The answer as it came: its text is ``response.content``.
+    """
+
+    response: LLMResponse | None = None
 
 
 class StreamInterruptedError(ProviderError):

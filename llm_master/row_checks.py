@@ -43,13 +43,28 @@ def _is_number(value: Any) -> bool:
 
 def _is_generate_map(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(k, str) and k and (callable(v) or (isinstance(v, str) and v)) for k, v in value.items()
+        isinstance(k, str) and k and (callable(v) or (isinstance(v, str) and v)) and _is_pattern(k) for k, v in value.items()
     )
+
+
+def _is_pattern(key: str) -> bool:
+    head = key.removesuffix("*") if key.endswith("*") else key.removesuffix("{model}")
+    return bool(head) and "*" not in head and "{" not in head
+
+
+def _is_paths(value: Any) -> bool:
+    return _is_text_map(value) and value.keys() <= PATHS and all(path.startswith(("/", "https://", "http://")) for path in value.values())
 
 
 def _is_renames(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in value.items())
 
+
+PATHS = frozenset({"embed", "moderate", "rerank", "speech", "images"})
+"""What ``paths`` may say where it is."""
+
+STRUCTURED = ("json_schema", "tool", "json_object", "prompt")
+"""How an answer of a wanted form can be asked for, the surest first."""
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("name", "display_name", "api_key_attr", "currency"), _is_text, "give a string"),
@@ -57,7 +72,20 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
     (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
     (("prefixes", "api_key_env", "aliases"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
-    (("generate_map",), _is_generate_map, 'give {"model": async function (provider, messages, model, **options) or a method\'s name}'),
+    (
+        ("generate_map",),
+        _is_generate_map,
+        'give {"model": async function (provider, messages, model, **options), a method\'s name, a provider '
+        'class, or "package.module:name" of one}; a model may end in "*", or in "{model}" where the rest is the wire id',
+    ),
+    (("paths",), _is_paths, f'give {{"rerank": "/rerank"}}, a path below base_url or a whole URL, of {", ".join(sorted(PATHS))}'),
+    (
+        ("takes_urls",),
+        lambda value: _is_texts(value) and set(value) <= {"image", "audio", "file"},
+        'give a tuple of "image", "audio", "file"',
+    ),
+    (("structured_output",), lambda value: value in STRUCTURED, f"give one of {', '.join(STRUCTURED)}"),
+    (("embed_batch_size",), lambda value: value is not None and positive_int(value), "give a whole number above 0"),
     (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
     (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
     (("rpm", "tpm", "max_concurrent"), positive_int, "give a whole number above 0, or None for no limit"),

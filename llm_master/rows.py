@@ -77,7 +77,16 @@ class ProviderConfig:
         api_key_env: Variables looked at after ``<NAME>_API_KEY``, in order.
         api_key_attr: The key's name among ``LLMConfig``'s attributes; ``<name>_api_key`` if empty.
         requires_key: Whether a call without a key is refused before it is sent.
-        generate_map: Model name -> async function ``(provider, messages, model, **options)``, or a method's name.
+        generate_map: Model name -> async function ``(provider, messages, model, **options)``; the name of such a method of
+            the provider's class; a provider class, for a model that speaks another wire format under the same key; or
+            ``"package.module:name"`` of a function or class. A name may end in ``*``, which stands for any rest, or in
+            ``{model}``, where the rest is the wire id.
+        paths: Where an operation is, where that is not OpenAI's place: a path below ``base_url``, or a whole URL. Of ``embed``,
+            ``moderate``, ``rerank``, ``speech``, ``images``.
+        embed_batch_size: Inputs that one embedding request may hold.
+        takes_urls: Which kinds of media the API fetches by itself: of ``image``, ``audio``, ``file``. Others are fetched here.
+        structured_output: How an answer of a wanted form is asked for, of models of which that is not known: ``json_schema``,
+            ``tool``, ``json_object`` or ``prompt``.
         supports_caching: Whether the provider caches prompts.
         skip_cost_calculation: Cost is never calculated (what the provider bills itself still counts).
         currency: ISO 4217 code of the provider's prices.
@@ -111,6 +120,10 @@ class ProviderConfig:
     api_key_attr: str = ""
     requires_key: bool = True
     generate_map: Mapping[str, Callable[..., Any] | str] = attrs.field(factory=dict, converter=_dict)
+    paths: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
+    embed_batch_size: int = 2048
+    takes_urls: tuple[str, ...] = attrs.field(default=("image",), converter=_tuple)
+    structured_output: str = "json_schema"
     supports_caching: bool = False
     skip_cost_calculation: bool = False
     currency: str = "USD"

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import attrs
 import msgspec
 
+from llm_master.media import Audio, Citation, Image
+
 Message: TypeAlias = Mapping[str, Any]
 """One message as in OpenAI's chat completions; every field is kept."""
 
@@ -30,6 +32,12 @@ class Usage:
         cache_write_1h_tokens: How many of ``cache_write_tokens`` were written for an hour, at another price.
         web_searches: Searches that the provider made and bills.
         others_worked: Other models worked inside the answer, whose tokens these counts do not hold.
+        audio_input_tokens: How many of ``input_tokens`` were audio, which has its own price.
+        audio_output_tokens: How many of ``output_tokens`` were audio.
+        image_input_tokens: How many of ``input_tokens`` were images, where those have their own price.
+        images: Images made.
+        characters: Characters that were spoken.
+        search_units: Units in which rankings are billed.
         cost: What the provider itself billed, in its row's currency.
     """
 
@@ -42,6 +50,12 @@ class Usage:
     cache_write_1h_tokens: int | None = attrs.field(default=None, kw_only=True)
     web_searches: int | None = attrs.field(default=None, kw_only=True)
     others_worked: bool = attrs.field(default=False, kw_only=True)
+    audio_input_tokens: int | None = attrs.field(default=None, kw_only=True)
+    audio_output_tokens: int | None = attrs.field(default=None, kw_only=True)
+    image_input_tokens: int | None = attrs.field(default=None, kw_only=True)
+    images: int | None = attrs.field(default=None, kw_only=True)
+    characters: int | None = attrs.field(default=None, kw_only=True)
+    search_units: int | None = attrs.field(default=None, kw_only=True)
 
     @property
     def total_tokens(self) -> int | None:
@@ -147,6 +161,8 @@ class Receipt:
         options: The options that were sent, by their names on the wire.
         renamed: Options that the provider knows under another name: ours -> its.
         dropped: Options that were not sent.
+        structured_output: How the form of ``response_format`` was asked for: ``json_schema`` by the provider's own
+            means, ``tool`` as the arguments of a tool, ``json_object`` or ``prompt`` in words; ``None`` if it was not.
         cost: What all attempts cost together. An attempt that failed before any output is free.
         cost_state: How ``cost`` is known.
         currency: ISO 4217 code of ``cost``.
@@ -159,6 +175,7 @@ class Receipt:
     options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     renamed: Mapping[str, str] = attrs.field(factory=dict)
     dropped: tuple[str, ...] = ()
+    structured_output: str | None = None
     cost: Decimal | None = None
     cost_state: CostState = "unknown"
     currency: str = "USD"
@@ -192,10 +209,10 @@ class LLMResponse:
         finish_reason: Why the model stopped, in the provider's word (``stop``, ``length``, ``tool_calls``, ...).
         tool_calls: The functions that the model wants called.
         reasoning: The model's reasoning, where the provider shows it.
-        citations: Sources, as the provider gave them.
-        images: Images, as the provider gave them.
-        audio: Audio, as the provider gave it.
-        parsed: The content as an object, where one was asked for.
+        citations: The sources that the answer names; what a search found, where the provider tells only that.
+        images: The images made or found.
+        audio: The audio made.
+        parsed: The content as what ``response_format`` asked for.
         receipt: What the query did.
         native: The provider's own form of the answer, where ours cannot say all of it (signed thoughts, server tools).
         wire: Status, request id and body as they came.
@@ -210,9 +227,9 @@ class LLMResponse:
     finish_reason: str | None = attrs.field(default=None, kw_only=True)
     tool_calls: list[ToolCall] = attrs.field(factory=list, kw_only=True)
     reasoning: str | None = attrs.field(default=None, kw_only=True)
-    citations: list[Any] = attrs.field(factory=list, kw_only=True)
-    images: list[Any] = attrs.field(factory=list, kw_only=True)
-    audio: Any = attrs.field(default=None, kw_only=True)
+    citations: list[Citation] = attrs.field(factory=list, kw_only=True)
+    images: list[Image] = attrs.field(factory=list, kw_only=True)
+    audio: Audio | None = attrs.field(default=None, kw_only=True)
     parsed: Any = attrs.field(default=None, kw_only=True)
     receipt: Receipt | None = attrs.field(default=None, kw_only=True, repr=False)
     native: dict[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
@@ -268,6 +285,13 @@ class ToolCallDelta:
     arguments: str = ""
 
 
+@attrs.define
+class AudioDelta:
+    """A piece of the audio, as bare samples: 16 bit, little-endian, one channel."""
+
+    data: bytes = attrs.field(repr=False)
+
+
 @attrs.define(kw_only=True)
 class StreamEnd:
     """The last event of a whole stream.
@@ -278,13 +302,14 @@ class StreamEnd:
     finish_reason: str | None = None
     usage: Usage | None = None
     model_name: str | None = None
-    citations: list[Any] = attrs.field(factory=list)
-    images: list[Any] = attrs.field(factory=list)
+    citations: list[Citation] = attrs.field(factory=list)
+    images: list[Image] = attrs.field(factory=list)
+    audio: Audio | None = None
     native: dict[str, Any] | None = attrs.field(default=None, repr=False)
     wire: WireAnswer | None = None
 
 
-StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | StreamEnd
+StreamEvent: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta | AudioDelta | StreamEnd
 """What ``LLMStream.events()`` yields."""
 
 StreamPiece: TypeAlias = str | StreamEvent | list[str | StreamEvent]

@@ -65,10 +65,10 @@ class Resolver:
             raise ConfigurationError(
                 f"preferred_provider is {preferred!r}, which is no provider" + (f": did you mean {near[0]!r}?" if near else "")
             )
-        self._prefixes = sorted(
-            ((prefix.lower(), name) for name, row in rows.items() for prefix in row.prefixes),
-            key=lambda item: -len(item[0]),
-        )
+        self._patterns = {name: _patterns(row.generate_map) for name, row in rows.items()}
+        # What a pattern of the generate_map begins with is a prefix as well.
+        heads = ((head.lower(), name) for name, row in rows.items() for head in (*row.prefixes, *(p[0] for p in self._patterns[name])))
+        self._prefixes = sorted(heads, key=lambda item: -len(item[0]))
 
     def resolve(self, name: str) -> Route:
         """Find the provider and the wire id for ``name``.
@@ -138,6 +138,12 @@ class Resolver:
         row = self._rows[provider]
         declared = row.models.get(model, {})
         generator = row.generate_map.get(model)
+        if generator is None:
+            for head, names_wire_id, value in self._patterns[provider]:
+                if model.lower().startswith(head) and len(model) > len(head):
+                    generator = value
+                    model = model[len(head) :] if names_wire_id else model
+                    break
         return Route(provider, declared.get("id", model), declared.get("options", {}), generator, why)
 
     def _provider_named(self, name: str) -> str | None:
@@ -157,3 +163,13 @@ class Resolver:
             f"no provider serves a model named {name!r}.{hint} A provider's model is named PROVIDER/MODEL, "
             f"and the providers are {', '.join(self._rows)}"
         )
+
+
+def _patterns(generate_map: Mapping[str, Callable[..., Any] | str]) -> list[tuple[str, bool, Callable[..., Any] | str]]:
+    """The keys that stand for many names: their beginning, whether the rest is the wire id, and their value; longest first."""
+    found = [
+        (key.removesuffix("*").removesuffix("{model}").lower(), key.endswith("{model}"), value)
+        for key, value in generate_map.items()
+        if key.endswith(("*", "{model}"))
+    ]
+    return sorted(found, key=lambda pattern: -len(pattern[0]))

@@ -12,7 +12,7 @@ from llm_master.clock import TimerHandle
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import LLMError, ProviderError, ServerError, StreamInterruptedError
-from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, TextDelta, ToolCall, ToolCallDelta, Usage
+from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, TextDelta, ToolCall, ToolCallDelta, Usage
 
 
 class LLMStream:
@@ -212,7 +212,7 @@ class LLMStream:
             self._end = event
         elif isinstance(event, LLMResponse):
             self._whole = event
-        else:
+        elif not isinstance(event, AudioDelta):  # the whole of the audio comes with the end
             raise TypeError(f"a provider's stream yields str and stream events, not {type(event).__name__}")
         return None
 
@@ -229,6 +229,7 @@ class LLMStream:
             tool_calls=[ToolCall.from_text(*self._tools[index]) for index in sorted(self._tools)],
             citations=end.citations,
             images=end.images,
+            audio=end.audio,
             native=end.native,
             wire=end.wire,
         )

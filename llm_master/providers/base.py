@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import attrs
 
-from llm_master.errors import ConfigurationError
+from llm_master.errors import ConfigurationError, InvalidRequestError
+from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import close_with_loop
 from llm_master.types import LLMResponse, Message, Plan, StreamPiece
@@ -96,6 +97,31 @@ class BaseLLMProvider(ABC):
     def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
         """What a request would be, with the key masked. Sends nothing."""
         return Plan(method=None, body={"model": model, "messages": list(messages), **options})
+
+    async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
+        """One vector for each input, in their order. The engine gives no more inputs than ``config.embed_batch_size``."""
+        raise self._cannot("make embeddings")
+
+    async def moderate(self, inputs: Sequence[Any], model: str, **options: Any) -> ModerationResponse:
+        """One judgement for each input, in their order. An input is a text, or a list of content parts."""
+        raise self._cannot("moderate")
+
+    async def rerank(self, query: str, documents: Sequence[str], model: str, **options: Any) -> RerankResponse:
+        """The documents by relevance to ``query``; with ``top_n`` among the options, only so many."""
+        raise self._cannot("rerank")
+
+    async def speech(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
+        """Speak the last user message."""
+        raise self._cannot("speak")
+
+    async def count_tokens(self, messages: Sequence[Message], model: str, **options: Any) -> int | None:
+        """How many tokens the request has by the provider's own count; ``None`` where it offers none."""
+        return None
+
+    def _cannot(self, what: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{self.config.display_name or self.config.name or type(self).__name__} cannot {what} here: ask another provider"
+        )
 
     async def health_check(self) -> bool:
         """Whether the provider can be asked. A provider that cannot tell without a paid call says yes."""

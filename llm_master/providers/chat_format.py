@@ -6,6 +6,7 @@ provider sends is passed over, and leaf values are not checked, since providers 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ProviderError, ServerError
+from llm_master.media import Audio, Citation, Image
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
 from llm_master.providers.http import error_under_200, unreadable
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -23,12 +25,14 @@ class InputDetails(msgspec.Struct):
 
     cached_tokens: Any = None
     cache_write_tokens: Any = None
+    audio_tokens: Any = None
 
 
 class OutputDetails(msgspec.Struct):
     """``usage.completion_tokens_details``."""
 
     reasoning_tokens: Any = None
+    audio_tokens: Any = None
 
 
 class WireUsage(msgspec.Struct):
@@ -93,6 +97,7 @@ class ChatCompletion(msgspec.Struct):
     service_tier: Any = None
     citations: Any = None
     search_results: Any = None
+    images: Any = None
 
 
 class Chunk(msgspec.Struct):
@@ -105,6 +110,7 @@ class Chunk(msgspec.Struct):
     service_tier: Any = None
     citations: Any = None
     search_results: Any = None
+    images: Any = None
     x_groq: GroqPart | None = None
 
 
@@ -153,10 +159,13 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         response.tool_calls = read_tool_calls(message.tool_calls)
     if message.annotations or answer.citations or answer.search_results:
         response.citations = read_citations(message.annotations, answer.search_results or answer.citations)
-    if message.images:
-        response.images = list(message.images)
+    if message.images or answer.images:
+        response.images = read_images(message.images or answer.images)
     if message.audio:
-        response.audio = message.audio
+        response.audio = read_audio(message.audio)
+        if response.audio is not None and not response.content:
+            # What is said is the text, where there is no other.
+            response.content = response.audio.transcript or ""
     return response
 
 
@@ -187,6 +196,11 @@ def read_usage(wire: WireUsage | None) -> Usage:
         and wire.total_tokens == (usage.input_tokens or 0) + usage.output_tokens + usage.reasoning_tokens
     ):
         usage.output_tokens += usage.reasoning_tokens
+    # What few answers have.
+    if details is not None and details.audio_tokens:
+        usage.audio_input_tokens = _count(details.audio_tokens)
+    if output_details is not None and output_details.audio_tokens:
+        usage.audio_output_tokens = _count(output_details.audio_tokens)
     return usage
 
 
@@ -263,14 +277,65 @@ def read_tool_call_deltas(calls: Any) -> list[ToolCallDelta]:
     return result
 
 
-def read_citations(annotations: Any, sources: Any) -> list[Any]:
-    """Sources of an answer: its URL annotations, or else the provider's own list."""
-    found = [
-        note["url_citation"]
-        for note in annotations or ()
-        if isinstance(note, dict) and note.get("type") == "url_citation" and "url_citation" in note
-    ]
-    return found or (list(sources) if isinstance(sources, list) else [])
+def read_citations(annotations: Any, sources: Any) -> list[Citation]:
+    """Sources of an answer: its URL annotations, or else the provider's own list of addresses or search results."""
+    found = []
+    for note in annotations if isinstance(annotations, list) else ():
+        cited = note.get("url_citation") if isinstance(note, dict) and note.get("type") == "url_citation" else None
+        if isinstance(cited, dict):
+            found.append(
+                Citation(
+                    cited.get("url"),
+                    cited.get("title"),
+                    text=cited.get("content"),
+                    start=_count(cited.get("start_index")),
+                    end=_count(cited.get("end_index")),
+                    raw=cited,
+                )
+            )
+    if found:
+        return found
+    for source in sources if isinstance(sources, list) else ():
+        if isinstance(source, str):
+            found.append(Citation(source))
+        elif isinstance(source, dict):
+            found.append(Citation(source.get("url"), source.get("title"), text=source.get("snippet"), raw=source))
+    return found
+
+
+def read_images(images: Any) -> list[Image]:
+    """Images beside the text: OpenAI-shaped parts as OpenRouter sends them, or the links that Perplexity found."""
+    found = []
+    for image in images if isinstance(images, list) else ():
+        link = image.get("image_url") if isinstance(image, dict) else image
+        url = link.get("url") if isinstance(link, dict) else link
+        if isinstance(url, str) and url:
+            found.append(Image.from_url(url))
+    return found
+
+
+def read_audio(audio: Any) -> Audio | None:
+    """``message.audio``: base64, in the format that the request asked for, which the answer does not repeat."""
+    if not isinstance(audio, dict) or not isinstance(audio.get("data"), str):
+        return None
+    try:
+        data = base64.b64decode(audio["data"])
+    except ValueError:
+        return None
+    return Audio(data, audio_type(data), transcript=audio.get("transcript"), id=audio.get("id"))
+
+
+_SIGNATURES = ((b"RIFF", "audio/wav"), (b"ID3", "audio/mpeg"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"))
+
+
+def audio_type(data: bytes) -> str:
+    """The media type by the file's first bytes; bare samples have none of their own."""
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    if len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0:
+        return "audio/aac" if data[1] & 0x06 == 0 else "audio/mpeg"
+    return "audio/pcm"
 
 
 def _no_answer(body: bytes, status: int, request_id: str | None, model: str) -> ProviderError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from llm_master.errors import ProviderError
+from llm_master.media import Audio, Citation, Image
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
-from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
+from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
 
 
 class ChunkReader(StreamReader):
@@ -22,8 +24,11 @@ class ChunkReader(StreamReader):
         super().__init__(model, status, request_id)
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
-        self._citations: list[Any] = []
-        self._images: list[Any] = []
+        self._citations: list[Citation] = []
+        self._images: list[Image] = []
+        self._samples: list[bytes] = []
+        self._said: list[str] = []
+        self._audio_id: str | None = None
         self._slots: dict[int, tuple[int, str | None]] = {}
         self._calls = 0
 
@@ -48,6 +53,10 @@ class ChunkReader(StreamReader):
                         and not delta.reasoning
                         and not delta.reasoning_content
                         and not delta.annotations
+                        and delta.audio is None
+                        and delta.images is None
+                        and chunk.citations is None
+                        and chunk.search_results is None
                     ):
                         events.append(text)
                         continue
@@ -82,6 +91,8 @@ class ChunkReader(StreamReader):
             self._usage = fmt.read_usage(usage)
         if chunk.citations or chunk.search_results:
             self._citations = fmt.read_citations(None, chunk.search_results or chunk.citations)
+        if chunk.images:
+            self._images = fmt.read_images(chunk.images)
         if choice is None:
             return
         if choice.error:
@@ -107,7 +118,23 @@ class ChunkReader(StreamReader):
         if delta.annotations:
             self._citations += fmt.read_citations(delta.annotations, None)
         if delta.images:
-            self._images += delta.images
+            self._images += fmt.read_images(delta.images)
+        if delta.audio.__class__ is dict:
+            yield from self._hear(delta.audio)
+
+    def _hear(self, audio: dict[str, Any]) -> Iterator[str | StreamEvent]:
+        """A piece of audio, which OpenAI streams as bare samples. What is said is the text, where there is no other."""
+        self._audio_id = audio.get("id") or self._audio_id
+        if samples := base64.b64decode(audio.get("data") or ""):
+            self._samples.append(samples)
+            yield AudioDelta(samples)
+        if said := audio.get("transcript"):
+            self._said.append(said)
+            yield said
+
+    def _audio(self) -> Audio | None:
+        data = b"".join(self._samples)
+        return Audio(data, fmt.audio_type(data), transcript="".join(self._said) or None, id=self._audio_id) if data else None
 
     def _slot(self, call: ToolCallDelta) -> int:
         """The call's own place: some servers give parallel calls one index, and only a new id tells them apart."""
@@ -131,5 +158,6 @@ class ChunkReader(StreamReader):
             model_name=self.served,
             citations=self._citations,
             images=self._images,
+            audio=self._audio() if self._samples else None,
             wire=self.wire,
         )

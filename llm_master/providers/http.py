@@ -221,6 +221,7 @@ def as_events(answer: LLMResponse) -> list[str | StreamEvent]:
             model_name=answer.model_name,
             citations=answer.citations,
             images=answer.images,
+            audio=answer.audio,
             native=answer.native,
             wire=answer.wire,
         )
