@@ -75,8 +75,10 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
         ("generate_map",),
         _is_generate_map,
-        'give {"model": async function (provider, messages, model, **options), a method\'s name, a provider '
-        'class, or "package.module:name" of one}; a model may end in "*", or in "{model}" where the rest is the wire id',
+        (
+            'give {"model": async function (provider, messages, model, **options), a method\'s name, a provider class, or '
+            '"package.module:name" of one}; a model may end in "*", or in "{model}" where the rest is the wire id'
+        ),
     ),
     (("paths",), _is_paths, f'give {{"rerank": "/rerank"}}, a path below base_url or a whole URL, of {", ".join(sorted(PATHS))}'),
     (

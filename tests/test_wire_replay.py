@@ -187,7 +187,7 @@ def _compare(answer: LLMResponse, expected: Expected) -> None:
     if expected.billed is not None:
         assert answer.cost == expected.billed
         assert answer.receipt.cost_state == "billed"
-    assert answer.citations == expected.citations
+    assert [citation.raw for citation in answer.citations] == expected.citations
 
 
 def _awkward_pieces(text: bytes) -> list[Any]:

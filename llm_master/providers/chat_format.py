@@ -288,8 +288,9 @@ def read_citations(annotations: Any, sources: Any) -> list[Citation]:
                     cited.get("url"),
                     cited.get("title"),
                     text=cited.get("content"),
-                    start=_count(cited.get("start_index")),
-                    end=_count(cited.get("end_index")),
+                    # Some say 0 and 0 where they do not know.
+                    start=_count(cited.get("start_index")) if cited.get("end_index") else None,
+                    end=_count(cited.get("end_index")) or None,
                     raw=cited,
                 )
             )
