@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -181,6 +181,7 @@ def _by_msgspec(kind: Any) -> tuple[dict[str, Any], Callable[[bytes, Any], Any]]
 def _by_pydantic(kind: Any) -> tuple[dict[str, Any], Callable[[bytes, Any], Any]]:
     import pydantic
 
+    validate: Callable[[bytes], Any]
     if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
         # A model may have its own way with these two.
         schema, validate = kind.model_json_schema(), kind.model_validate_json
@@ -250,7 +251,7 @@ def _schema_error(schema: Any, exc: Any) -> tuple[list[str | int], str]:
     return where, message
 
 
-def _standing(schema: Any, end: str, path: list[str | int]) -> Iterable[list[str | int]]:
+def _standing(schema: Any, end: str, path: list[str | int]) -> Iterator[list[str | int]]:
     """Where a ``$ref`` or ``$schema`` that ends so stands."""
     for key, part in _members(schema):
         if key in ("$ref", "$schema") and isinstance(part, str) and part.endswith(end):
@@ -258,7 +259,7 @@ def _standing(schema: Any, end: str, path: list[str | int]) -> Iterable[list[str
         yield from _standing(part, end, [*path, key])
 
 
-def _foreign(value: Any, path: list[str | int]) -> Any:
+def _foreign(value: Any, path: list[str | int]) -> Iterator[tuple[list[str | int], Any]]:
     """Where something stands that JSON has no word for, and what it is."""
     for key, part in _members(value):
         try:
