@@ -25,7 +25,7 @@ from llm_master.providers.short import BaseProvider, ShortForm
 from llm_master.rows import base_variable, key_variables
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.snapshot import Snapshot, provider_class
-from llm_master.structured import Wanted, apply, choose, wanted
+from llm_master.structured import How, Wanted, apply, choose, wanted
 from llm_master.types import Message
 
 
@@ -197,15 +197,15 @@ class Engine:
         )
 
     @staticmethod
-    def _how(target: Target, form: Wanted) -> str:
+    def _how(target: Target, form: Wanted) -> How:
         """How an answer of a wanted form is asked for: by what the model is known to do, else by what its API has."""
-        known = (target.model.capabilities if target.model is not None else None) or {}
-        for how, capability in (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode")):
-            if known.get(capability):
-                return how
-            if "json_schema" not in known:
-                return target.row.structured_output
-        return "prompt"
+        known: Mapping[str, bool] = (target.model.capabilities if target.model is not None else None) or {}
+        if form.any_object and known.get("json_mode"):
+            return "json_object"
+        if "json_schema" not in known:
+            return target.row.structured_output  # type: ignore[return-value]  # checked with the row
+        ways: tuple[tuple[How, str], ...] = (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode"))
+        return next((how for how, capability in ways if known.get(capability)), "prompt")
 
     def target(self, model_name: str) -> Target:
         """Resolve a name; what was once resolved is kept until the registry changes."""
@@ -222,7 +222,7 @@ class Engine:
         row = self.snapshot.rows[route.provider]
         cls = None
         if route.generator is not None:
-            generator = route.generator
+            generator: Any = route.generator
             if isinstance(generator, str) and ":" in generator:
                 generator = load(generator, f"generate_map of provider {row.name!r}")
             if isinstance(generator, type) and issubclass(generator, BaseLLMProvider):
@@ -246,7 +246,7 @@ class Engine:
         row = self.snapshot.rows[name]
         keys = self.snapshot.keys[name]
         bound = attrs.evolve(row, api_key=keys[0].secret if keys else None)
-        cls = target.provider_class or provider_class(row)
+        cls: type[BaseLLMProvider] = target.provider_class or provider_class(row)
         provider = ShortForm(bound, cls) if issubclass(cls, BaseProvider) else cls(bound)
         if not isinstance(provider, BaseLLMProvider):
             raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")

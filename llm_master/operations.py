@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_master.dispatch.call import Call, together
-from llm_master.dispatch.capabilities import refuse_lacking
+from llm_master.dispatch.call import Call, total_cost
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
 from llm_master.pricing import PriceList
+from llm_master.provider_configs import MODERATION_MODEL
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
-from llm_master.types import LLMResponse, Message, Receipt, Usage
+from llm_master.types import CostState, LLMResponse, Message, Receipt, Usage
 
 _AT_ONCE = 4
 """Batches of one ``embed`` in flight."""
@@ -34,10 +34,11 @@ async def embed(
 ) -> EmbeddingResponse:
     """Vectors of all inputs, asked for in batches."""
     texts = _texts(inputs, "inputs")
-    calls = []
     size = engine.target(model_name).row.embed_batch_size
-    for batch in _batches(texts, size):
-        calls.append(engine.operation("embed", "embedding", model_name, (batch,), timeout, deadline, extra_body, dict(options)))
+    calls = [
+        engine.operation("embed", "embedding", model_name, (batch,), timeout, deadline, extra_body, dict(options))
+        for batch in _batches(texts, size)
+    ]
     if len(calls) == 1:
         answer: EmbeddingResponse = await calls[0].answer()
         _check_vectors(answer, len(texts), model_name)
@@ -83,7 +84,7 @@ async def moderate(
         inputs = [inputs]
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, (str, list, tuple)) and item for item in inputs):
         raise InvalidRequestError("inputs of moderate(): give a text, or a list of texts that are not empty, or of lists of content parts")
-    name = model_name or engine.snapshot.options.moderation_model
+    name = model_name or engine.snapshot.options.moderation_model or MODERATION_MODEL
     call = engine.operation("moderate", "moderation", name, (list(inputs),), timeout, deadline, None, dict(options))
     answer: ModerationResponse = await call.answer()
     return answer
@@ -196,7 +197,7 @@ async def estimate_cost(call: Call, options: Mapping[str, Any]) -> CostEstimate:
         input_cost = prices.cost(Usage(tokens_in, 0, cached_tokens=0))[0]
         if tokens_out is not None:
             cost = prices.cost(Usage(tokens_in, tokens_out, cached_tokens=0))[0]
-    state = "unknown" if cost is None else "estimated"
+    state: CostState = "unknown" if cost is None else "estimated"
     return CostEstimate(tokens_in, tokens_out, cost, input_cost, target.row.currency, state)
 
 
@@ -235,10 +236,10 @@ def _check_vectors(answer: EmbeddingResponse, expected: int, model_name: str) ->
 
 
 def _one_receipt(calls: Sequence[Call]) -> Receipt:
-    """The receipt of several requests: all their attempts, batch by batch, and what they cost together."""
+    """The receipt of several requests: all their attempts, batch by batch, and what they cost total_cost."""
     first = calls[0].receipt
     tried = [call.receipt for call in calls if call.receipt.attempts]
-    cost, state = together(*((receipt.cost, receipt.cost_state) for receipt in tried)) if tried else (None, "unknown")
+    cost, state = total_cost(*((receipt.cost, receipt.cost_state) for receipt in tried)) if tried else (None, "unknown")
     return Receipt(
         model_name=first.model_name,
         provider=first.provider,

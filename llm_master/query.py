@@ -62,7 +62,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: Literal[False] = False,
-        moderation: bool | str = False,
+        moderation: bool | str | Mapping[str, Any] = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -80,7 +80,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: Literal[True],
-        moderation: bool | str = False,
+        moderation: bool | str | Mapping[str, Any] = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -97,7 +97,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: bool = False,
-        moderation: bool | str = False,
+        moderation: bool | str | Mapping[str, Any] = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -114,7 +114,7 @@ class QueryLLM:
             prompt: One user message.
             stream: Return an ``LLMStream`` after its first delta.
             moderation: Have the conversation judged first, by ``moderation_model`` of the settings or by the model named
-                here; what is flagged is not sent.
+                here; what is flagged is not sent. A dict goes to the provider, as its own option.
             response_format: The form of the answer, which ``answer.parsed`` then has: a pydantic model, an attrs class, a
                 dataclass, another type, a JSON schema, or OpenAI's own dict. See docs/structured_output.md.
             repair: Ask once more where the answer is not of that form.
@@ -133,6 +133,9 @@ class QueryLLM:
             InvalidOutputError: The answer is not of the form of ``response_format``; ``.response`` holds it.
             LLMError: See ``llm_master.errors``; each carries ``.receipt`` once something was tried.
         """
+        if moderation and isinstance(moderation, Mapping):
+            options["moderation"] = moderation  # the provider's own option of that name
+            moderation = False
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         if moderation or repair:
             self._guard(call, moderation=moderation, repair=repair, stream=stream)
@@ -146,7 +149,7 @@ class QueryLLM:
         messages: Sequence[Message] | None = None,
         *,
         prompt: str | None = None,
-        moderation: bool | str = False,
+        moderation: bool | str | Mapping[str, Any] = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -156,6 +159,9 @@ class QueryLLM:
         **options: Any,
     ) -> LLMStream:
         """Ask a model for its answer in pieces; arguments and errors as in :meth:`query`. Connects at first iteration."""
+        if moderation and isinstance(moderation, Mapping):
+            options["moderation"] = moderation  # the provider's own option of that name
+            moderation = False
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         if moderation or repair:
             self._guard(call, moderation=moderation, repair=repair, stream=True)
@@ -204,11 +210,6 @@ class QueryLLM:
         response = run_in_background(lambda: self.query(model_name, messages, **arguments))
         assert isinstance(response, LLMResponse)
         return response
-
-
-def _streams(call: Call, provider: BaseLLMProvider) -> bool:
-    return call.target.route.generator is None and can_stream(provider)
-
 
     async def embed(
         self,

@@ -18,11 +18,9 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from llm_master.cli import main
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(main, {}, "llm-master", "_LLM_MASTER_COMPLETE").source())
+    click.echo(kind(click.get_current_context().find_root().command, {}, "llm-master", "_LLM_MASTER_COMPLETE").source())
 
 
 def model_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

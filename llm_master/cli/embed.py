@@ -39,8 +39,14 @@ def embed(texts: tuple[str, ...], model: str, dimensions: int | None, *, usage: 
         for vector in answer:
             click.echo(msgspec.json.encode(vector.tolist()))
         if usage:
-            cost = "cost unknown" if answer.cost is None else f"{answer.cost.normalize():f} {answer.receipt.currency if answer.receipt else ''}"
-            click.echo(f"{len(answer)} vectors · {answer.usage.input_tokens or '?'} tokens · {cost} · {answer.latency or 0:.2f} s", err=True)
+            cost = (
+                "cost unknown"
+                if answer.cost is None
+                else f"{answer.cost.normalize():f} {answer.receipt.currency if answer.receipt else ''}"
+            )
+            click.echo(
+                f"{len(answer)} vectors · {answer.usage.input_tokens or '?'} tokens · {cost} · {answer.latency or 0:.2f} s", err=True
+            )
 
     try:
         asyncio.run(ask())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def console() -> Any:
-    """rich's console, where standard output is a terminal and rich is installed; else ``None``."""
+    """Rich's console, where standard output is a terminal and rich is installed; else ``None``."""
     if not sys.stdout.isatty():
         return None
     try:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("-m", "--model", shell_complete=model_names, help="Model, as gpt-4.1, groq/openai/gpt-oss-20b, or a provider's name for its default model.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=model_names,
+    help="Model, as gpt-4.1, groq/openai/gpt-oss-20b, or a provider's name for its default model.",
+)
 @click.option("-s", "--system", help="System message.")
 @click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="An option of the call, as temperature 0.2.")
 @click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to send along; may be given several times.")

@@ -25,7 +25,7 @@ from llm_master.errors import (
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.results import Result
 from llm_master.rows import ModelConfig, ProviderConfig
-from llm_master.structured import Wanted, as_text, finish, repair_messages
+from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
 
 logger = logging.getLogger("llm_master.dispatch")
@@ -91,7 +91,7 @@ class Target:
         self.model = model
         self.provider_class = provider_class
         self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider
-        known = model.capabilities if model is not None else None
+        known = model.capabilities if model is not None and isinstance(model.capabilities, Mapping) else None
         self.lacking = frozenset(word for word, can in known.items() if not can) if known else frozenset()
         makes = known is not None and any(known.get(word) for word in ("image_output", "audio_output", "speech"))
         self.is_refused = "chat" in self.lacking and not makes and route.generator is None
@@ -166,7 +166,7 @@ class Call:
         # What is awaited before anything is sent: media are loaded, the request is judged.
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
-        self.how = ""
+        self.how: How = "json_schema"
         self.repair = False
         # What earlier sends that brought an answer have cost.
         self.spent: tuple[Decimal | None, CostState] | None = None
@@ -228,7 +228,7 @@ class Call:
                 raise
             self.repair = False
             self.spent = (self.receipt.cost, self.receipt.cost_state)
-            self.messages = repair_messages(self.messages, response, str(exc))
+            self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
             again: LLMResponse = await self.answer()
             return again
         return response
@@ -361,7 +361,7 @@ class Call:
         response.cost = attempt.cost = receipt.cost = cost
         receipt.cost_state = state
         if self.spent is not None:
-            receipt.cost, receipt.cost_state = together(self.spent, (cost, state))
+            receipt.cost, receipt.cost_state = total_cost(self.spent, (cost, state))
 
     def cost_of(self, usage: Usage, wire: WireAnswer | None) -> tuple[Decimal | None, CostState]:
         """What the attempt cost, and how that is known. What the provider itself billed wins."""
@@ -415,7 +415,7 @@ class Call:
 _STATES: tuple[CostState, ...] = ("billed", "exact", "estimated", "unknown")
 
 
-def together(*costs: tuple[Decimal | None, CostState]) -> tuple[Decimal | None, CostState]:
+def total_cost(*costs: tuple[Decimal | None, CostState]) -> tuple[Decimal | None, CostState]:
     """The sum of several costs, which is known no better than the worst known of them."""
     known = [cost for cost, _ in costs if cost is not None]
     if len(known) < len(costs):

@@ -38,7 +38,11 @@ _MODALITIES = {"audio": "audio_output", "image": "image_output"}
 
 def lacking_options(options: Mapping[str, Any], lacking: frozenset[str]) -> list[str]:
     """The options among those given that ask for what the model is known not to do."""
-    found = [name for name, word in CAPABILITY_OF.items() if name != "modalities" and word in lacking and options.get(name) not in (None, "none", [], ())]
+    found = [
+        name
+        for name, word in CAPABILITY_OF.items()
+        if name != "modalities" and word in lacking and options.get(name) not in (None, "none", [], ())
+    ]
     modalities = options.get("modalities")
     if isinstance(modalities, (list, tuple)) and any(_MODALITIES.get(str(kind).lower()) in lacking for kind in modalities):
         found.append("modalities")

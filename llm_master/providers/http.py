@@ -29,7 +29,6 @@ from llm_master.types import (
     WireAnswer,
 )
 
-
 R = TypeVar("R", LLMResponse, EmbeddingResponse, ModerationResponse, RerankResponse)
 
 
@@ -63,9 +62,7 @@ class HTTPProvider(BaseLLMProvider):
         answer = await endpoint.post(encoded(body))
         if not 200 <= answer.status < 300:
             raise self.refused(answer, model, endpoint)
-        return with_headers(
-            self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model), answer
-        )
+        return with_headers(self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model), answer)
 
     async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces."""

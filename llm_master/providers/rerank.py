@@ -70,6 +70,8 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
             for result in sorted(found, key=lambda result: -result.relevance_score)
         ],
         model_name=answer.model if isinstance(answer.model, str) else model,
-        usage=Usage(counted if isinstance(counted, int) else None, 0, cached_tokens=0, search_units=int(units) if units is not None else None),
+        usage=Usage(
+            counted if isinstance(counted, int) else None, 0, cached_tokens=0, search_units=int(units) if units is not None else None
+        ),
         wire=WireAnswer(status, request_id, body),
     )
