@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
+from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.chat_stream import ChunkReader
 from llm_master.providers.failures import duration
@@ -111,6 +112,9 @@ class UnifiedProvider(HTTPProvider):
             tokens_remaining=number("remaining-tokens"),
             tokens_reset=moment("reset-tokens"),
         )
+
+    speech = speech
+    """By which ``generate_map`` reaches it by name."""
 
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""
