@@ -34,6 +34,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 2.0
 FAULTS = 10
 """Questions in a row that may come to nothing, by the network or by the server, before the attempt fails."""
 
+RESUME = 60.0
+"""Seconds within which an attempt goes on with the task of the one before it."""
+
 UNKNOWN = 5
 """Times in a row that a task may be unknown: where it was submitted and where it is asked about need not be one machine."""
 
@@ -65,9 +68,10 @@ class Task:
     request_id: str | None
 
 
-_unfinished: ContextVar[tuple[bytes, Task] | None] = ContextVar("_unfinished", default=None)
-"""The task of an attempt that ended before the task did, and what was asked for. It is paid for, so the next attempt of the
-same query goes on with it instead of submitting it again. It lives in the context of whoever asks, not on the provider."""
+_unfinished: ContextVar[tuple[bytes, float, Task] | None] = ContextVar("_unfinished", default=None)
+"""The task of an attempt that ended before the task did: what was asked for, and when (on the loop's time) it was left. It is paid
+for, so the next attempt of the same query goes on with it instead of submitting it again. It lives in the context of whoever
+asks, not on the provider."""
 
 
 class BFLProvider(HTTPProvider):
@@ -133,16 +137,17 @@ class BFLProvider(HTTPProvider):
         path, body = self.prepare(messages, model, options, stream=False)
         endpoint = await self.endpoint(path, options)
         asked = endpoint.url.encode() + b" " + encoded(body)
-        left, task = _unfinished.get(), None
+        now = asyncio.get_running_loop().time
+        left = _unfinished.get()
         _unfinished.set(None)
-        if left is not None and left[0] == asked:
-            task = left[1]
-        if task is None:
+        if left is not None and left[0] == asked and now() - left[1] < RESUME:
+            task = left[2]
+        else:
             task = self._task(await endpoint.post(encoded(body)), model, endpoint)
         try:
             return await self._result(task, model, str(body.get("prompt", "")))
         except (asyncio.CancelledError, _Lost) as exc:
-            _unfinished.set((asked, task))
+            _unfinished.set((asked, now(), task))
             if isinstance(exc, _Lost):
                 raise exc.error from exc
             raise
