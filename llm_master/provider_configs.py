@@ -29,6 +29,15 @@ _ROWS = {
         # gpt-oss is not among them: others serve it.
         prefixes=("gpt-3", "gpt-4", "gpt-5", "gpt-6", "gpt-audio", "gpt-chat", "chatgpt-", "o1", "o3", "o4", "ft:gpt-", "text-embedding-"),
         default_model="gpt-6-luna",
+        generate_map={
+            "gpt-image-*": "llm_master.generators.images:openai_image",
+            "chatgpt-image-*": "llm_master.generators.images:openai_image",
+            "dall-e-*": "llm_master.generators.images:openai_image",
+            "tts-*": "speech",
+            "gpt-4o-mini-tts*": "speech",
+            "responses-{model}": "llm_master.generators.responses:responses",
+            "responses/{model}": "llm_master.generators.responses:responses",
+        },
         supports_caching=True,
     ),
     "azure": ProviderConfig(
@@ -161,6 +170,8 @@ _ROWS = {
         api_key_env=("GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
         prefixes=("gemini-",),
         default_model="gemini-3.5-flash-lite",
+        generate_map={"imagen-*": "generate_images"},
+        embed_batch_size=100,
         supports_caching=True,
     ),
     "vertex": ProviderConfig(
@@ -171,8 +182,28 @@ _ROWS = {
         aliases=("vertexai",),
         api_key_env=("VERTEXAI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
         default_model="gemini-3.5-flash-lite",
+        generate_map={"imagen-*": "generate_images"},
+        embed_batch_size=250,
         supports_caching=True,
         scope="https://www.googleapis.com/auth/cloud-platform",
+    ),
+    "recraft": ProviderConfig(
+        display_name="Recraft",
+        base_url="https://external.api.recraft.ai/v1",
+        api_key_env=("RECRAFT_API_TOKEN",),
+        generate_map={
+            "recraft-image-gen": "llm_master.generators.images:recraft_image",
+            "recraft*": "llm_master.generators.images:recraft_image",
+        },
+    ),
+    "bfl": ProviderConfig(
+        display_name="Black Forest Labs",
+        provider_class="llm_master.providers.bfl:BFLProvider",
+        base_url="https://api.bfl.ai/v1",
+        prefixes=("flux-",),
+        default_model="flux-2-pro",
+        # Of submitting and of all the asking until the image is there.
+        timeout=300,
     ),
     "chutes": ProviderConfig(
         display_name="Chutes",

@@ -96,7 +96,8 @@ def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
     return Party(name, f"{name}/any-model", llm, clock, server, format_of(name))
 
 
-OVER_HTTP = [name for name in PROVIDER_CONFIGS if name != "mock"]
+# bfl makes images only, and says so in its own tests.
+OVER_HTTP = [name for name in PROVIDER_CONFIGS if name not in ("mock", "bfl")]
 
 
 @pytest.fixture(params=OVER_HTTP)

@@ -81,6 +81,7 @@ def test_every_default_model_with_a_price_list_is_registered():
         "azure",
         "llamacpp",
         "mock",
+        "bfl",  # each answer says what it costs
     }  # no price is published per model, or none is due
     missing = [
         f"{row.name}/{row.default_model}"

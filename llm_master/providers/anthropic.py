@@ -10,8 +10,8 @@ from llm_master.errors import InvalidRequestError
 from llm_master.providers import anthropic_answer as answer
 from llm_master.providers.anthropic_messages import conversation
 from llm_master.providers.base import Translation
-from llm_master.providers.failures import timestamp
-from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.providers.failures import request_id, timestamp
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded
 from llm_master.providers.schemas import check_schema
 from llm_master.types import LLMResponse, Message, RateLimitState
 
@@ -37,6 +37,9 @@ _OPENAI_ONLY = frozenset(
     "prompt_cache_retention safety_identifier seed store stream_options top_logprobs verbosity web_search_options".split()
 )
 """What OpenAI's API has and this one has no word for."""
+
+_COUNTED = frozenset("model messages system tools tool_choice thinking output_config cache_control mcp_servers context_management".split())
+"""The fields of a request that have tokens to count."""
 
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 4096, "high": 16_384, "xhigh": 32_768}
 """Tokens of thinking for ``reasoning_effort``, for models that take a budget."""
@@ -131,6 +134,18 @@ class AnthropicProvider(HTTPProvider):
     def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
         """What makes events of a stream's pieces."""
         return answer.MessageReader(model, status, request_id)
+
+    async def count_tokens(self, messages: Sequence[Message], model: str, **options: Any) -> int | None:
+        """How many tokens the request has (https://docs.anthropic.com/en/api/messages-count-tokens).
+
+        ``options`` as :meth:`translate` made them; what does not count is not sent. Counting is free, and has limits of its own.
+        """
+        _, body = self.prepare(messages, model, options, stream=False)
+        endpoint = await self.endpoint("/messages/count_tokens", options)
+        found = await endpoint.post(encoded({name: value for name, value in body.items() if name in _COUNTED}))
+        if not 200 <= found.status < 300:
+            raise self.refused(found, model, endpoint)
+        return answer.read_count(found.body, status=found.status, request_id=request_id(found.headers), model=model)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
         """The ``anthropic-ratelimit-*`` headers (https://docs.anthropic.com/en/api/rate-limits#response-headers)."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from llm_master.media import Citation
 from llm_master.providers.anthropic_messages import FORMAT
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.http import StreamReader, error_under_200, unreadable
@@ -119,6 +120,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
 def _fill(response: LLMResponse, blocks: list[dict[str, Any]]) -> None:
     """What stands in blocks beside the text. Blocks that our messages cannot say are kept for the next turn."""
     plain = True
+    said = 0
     for block in blocks:
         kind = block.get("type")
         if kind == "tool_use":
@@ -127,14 +129,27 @@ def _fill(response: LLMResponse, blocks: list[dict[str, Any]]) -> None:
             response.tool_calls.append(ToolCall.from_text(block.get("id", ""), block.get("name", ""), text))
         elif kind == "thinking":
             response.reasoning = (response.reasoning or "") + (block.get("thinking") or "")
+        begins, said = said, said + len(block.get("text") or "" if kind == "text" else "")
         if kind == "text" and block.get("citations"):
-            response.citations += block["citations"]
+            response.citations += [_citation(note, begins, said) for note in block["citations"]]
         elif kind in ("text", "tool_use"):
             continue
         plain = False
     response.reasoning = response.reasoning or None
     if not plain:
         response.native = {"format": FORMAT, "content": blocks}
+
+
+def _citation(note: Any, start: int, end: int) -> Citation:
+    """A citation of a text block, which stands from ``start`` to ``end`` of the answer's text and is supported as a whole.
+
+    Source: https://docs.anthropic.com/en/docs/build-with-claude/citations#citation-types
+    """
+    if not isinstance(note, dict):
+        return Citation(start=start, end=end)
+    # A search result of the caller's own has a source, which need not be an address.
+    url, title = note.get("url") or note.get("source"), note.get("title") or note.get("document_title")
+    return Citation(url, title, text=note.get("cited_text"), start=start, end=end, raw=note)
 
 
 def read_usage(wire: WireUsage | None) -> Usage:
@@ -153,6 +168,17 @@ def read_usage(wire: WireUsage | None) -> Usage:
         web_searches=(wire.server_tool_use or {}).get("web_search_requests"),
         others_worked=any(iteration.get("model") for iteration in wire.iterations or ()),
     )
+
+
+def read_count(body: bytes, *, status: int, request_id: str | None, model: str) -> int:
+    """``input_tokens`` of ``/messages/count_tokens``."""
+    try:
+        count = msgspec.json.decode(body)["input_tokens"]
+        if not isinstance(count, int):
+            raise TypeError(f"input_tokens is {count!r}")
+    except (*BAD_JSON, LookupError, TypeError) as exc:
+        raise unreadable(body, exc, status, request_id, model) from exc
+    return count
 
 
 class MessageReader(StreamReader):

@@ -9,13 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_master.errors import InvalidRequestError
+from llm_master.errors import InvalidRequestError, ServerError
 from llm_master.providers import gemini_answer as answer
-from llm_master.providers.base import Translation
+from llm_master.providers import gemini_media as media
+from llm_master.providers.base import Translation, extract_prompt
+from llm_master.providers.failures import request_id
 from llm_master.providers.gemini_messages import conversation
-from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded
 from llm_master.providers.schemas import check_schema
-from llm_master.types import LLMResponse, Message
+from llm_master.results import EmbeddingResponse
+from llm_master.types import LLMResponse, Message, WireAnswer
 
 _GENERATION = {
     "temperature": "temperature",
@@ -99,6 +102,13 @@ class GeminiProvider(HTTPProvider):
             elif name == "modalities":
                 config["responseModalities"] = [str(kind).upper() for kind in value]
                 result.renamed[name] = "generationConfig.responseModalities"
+            elif name in ("size", "aspect_ratio", "image_size"):
+                said = media.size_of(value, media.IMAGE_RATIOS) if name == "size" else {media.camel(name): value}
+                config["imageConfig"] = {**config.get("imageConfig", {}), **said}
+                result.renamed[name] = "generationConfig.imageConfig"
+            elif name == "voice":
+                config["speechConfig"] = media.speech_config(value)
+                result.renamed[name] = "generationConfig.speechConfig"
             elif name == "reasoning_effort":
                 config["thinkingConfig"] = {**config.get("thinkingConfig", {}), **_thinking(model, value)}
                 result.renamed[name] = "generationConfig.thinkingConfig"
@@ -124,6 +134,89 @@ class GeminiProvider(HTTPProvider):
         if config:
             out["generationConfig"] = config
         return result
+
+    async def generate_images(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
+        """Images of the last user message, by Imagen (https://ai.google.dev/gemini-api/docs/imagen).
+
+        Args:
+            messages: The conversation.
+            model: ``imagen-*``.
+            **options: ``n`` (1), ``size`` or ``aspect_ratio``, ``output_format``, ``negative_prompt``, ``seed``, ...; names of the
+                API's own are given as they are or with underscores.
+
+        Raises:
+            InvalidRequestError: No text, an image in the message, or an option that Imagen has no word for.
+            ContentPolicyError: Every image was filtered.
+        """
+        body = media.imagen_body(messages, extract_prompt(messages), options)
+        data, wire = await self._ask(model, "predict", body)
+        response = media.read_images(data, status=wire.status or 200, request_id=wire.request_id, model=model)
+        response.wire = wire
+        return response
+
+    async def speech(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
+        """Speak the last user message (https://ai.google.dev/gemini-api/docs/speech-generation).
+
+        Args:
+            messages: The conversation.
+            model: ``gemini-*-tts``.
+            **options: ``voice`` (``Kore``), ``instructions`` (how to say it: they go before the text), and what :meth:`generate`
+                takes. The API sends bare samples, so ``format`` can only be ``pcm``; ``audio.save("x.wav")`` makes WAV of them.
+
+        Raises:
+            InvalidRequestError: No text, or another format.
+        """
+        text = extract_prompt(messages)
+        if not text.strip():
+            raise InvalidRequestError("the last user message has no text: say what is to be spoken")
+        for name in ("format", "response_format"):
+            if (value := options.pop(name, None)) not in (None, "pcm"):
+                raise InvalidRequestError(f'{name} is {value!r}, and this API sends pcm only: leave it out; audio.save("x.wav") writes WAV')
+        how = options.pop("instructions", None)
+        said = self.translate(model, {"voice": media.DEFAULT_VOICE, **options, "modalities": ["audio"]})
+        if said.unsupported or "speed" in options:
+            names = ", ".join(map(repr, [*said.unsupported, *(name for name in options if name == "speed")]))
+            raise InvalidRequestError(f"Gemini's speech does not take {names}: leave it out, or say it in instructions")
+        response = await self.generate([{"role": "user", "content": f"{how}: {text}" if how else text}], model, **said.options)
+        if response.audio is None:
+            raise ServerError(f"answered without audio: {response.finish_reason}", model=model)
+        response.audio.transcript = text
+        response.usage.characters = len(text)
+        return response
+
+    async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
+        """One vector for each input (https://ai.google.dev/api/embeddings), with ``dimensions``, ``task_type`` and ``title``.
+
+        The API does not say how many tokens they have. It takes at most 100 inputs.
+        """
+        said = media.embedding_options(options)
+        name = f"models/{model.removeprefix('models/')}"
+        requests = [{"model": name, "content": {"parts": [{"text": text}]}, **said} for text in inputs]
+        data, wire = await self._ask(model, "batchEmbedContents", {"requests": requests})
+        answers = [self._vectors(data, lambda content: [one["values"] for one in content["embeddings"]], len(inputs), model, wire)]
+        return media.joined(answers, wire)
+
+    async def count_tokens(self, messages: Sequence[Message], model: str, **options: Any) -> int | None:
+        """How many tokens the request has (https://ai.google.dev/api/tokens). ``options`` as :meth:`translate` made them."""
+        _, body = self.prepare(messages, model, options, stream=False)
+        data, wire = await self._ask(model, "countTokens", self._counted(model, body))
+        return media.read_count(data, status=wire.status or 200, request_id=wire.request_id, model=model)
+
+    def _counted(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of ``:countTokens`` for a request."""
+        return {"generateContentRequest": {"model": f"models/{model.removeprefix('models/')}", **body}}
+
+    async def _ask(self, model: str, method: str, body: Mapping[str, Any]) -> tuple[bytes, WireAnswer]:
+        """Call a method of a model; return the body of its 2xx."""
+        endpoint = await self.endpoint(f"/models/{model.removeprefix('models/')}:{method}", {})
+        found = await endpoint.post(encoded(body))
+        if not 200 <= found.status < 300:
+            raise self.refused(found, model, endpoint)
+        return found.body, WireAnswer(found.status, request_id(found.headers), found.body, headers=found.headers)
+
+    @staticmethod
+    def _vectors(data: bytes, pick: Any, count: int, model: str, wire: WireAnswer) -> Any:
+        return media.read_vectors(data, pick, count, status=wire.status or 200, request_id=wire.request_id, model=model)
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +11,22 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ContentPolicyError, ProviderError, ServerError
+from llm_master.media import Audio, Image
 from llm_master.providers.failures import BAD_JSON
+from llm_master.providers.gemini_citations import Sources
 from llm_master.providers.gemini_messages import FORMAT
 from llm_master.providers.http import StreamReader, unreadable
-from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
+from llm_master.types import (
+    AudioDelta,
+    LLMResponse,
+    ReasoningDelta,
+    StreamEnd,
+    StreamEvent,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+    WireAnswer,
+)
 
 FINISH_REASONS = {"STOP": "stop", "MAX_TOKENS": "length"}
 """Finish reasons in the field's words; any other in lower case."""
@@ -31,6 +45,8 @@ class WireUsage(msgspec.Struct, rename="camel"):
     cached_content_token_count: int | None = None
     thoughts_token_count: int | None = None
     tool_use_prompt_token_count: int | None = None
+    prompt_tokens_details: Any = None
+    candidates_tokens_details: Any = None
     service_tier: Any = None
 
 
@@ -102,6 +118,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)) or None,
         citations=end.citations,
         images=end.images,
+        audio=end.audio,
         native=end.native,
         wire=WireAnswer(status, request_id, body, end.wire.service_tier if end.wire is not None else None),
     )
@@ -119,7 +136,17 @@ def read_usage(wire: WireUsage | None) -> Usage:
         output_tokens=None if prompt is None and said is None else (said or 0) + (thoughts or 0),
         cached_tokens=wire.cached_content_token_count if wire.cached_content_token_count is not None else None if prompt is None else 0,
         reasoning_tokens=thoughts,
+        audio_input_tokens=_tokens_of("AUDIO", wire.prompt_tokens_details),
+        audio_output_tokens=_tokens_of("AUDIO", wire.candidates_tokens_details),
     )
+
+
+def _tokens_of(modality: str, details: Any) -> int | None:
+    """The tokens of one kind among ``promptTokensDetails`` or ``candidatesTokensDetails``."""
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and detail.get("modality") == modality and isinstance(count := detail.get("tokenCount"), int):
+            return count
+    return None
 
 
 class CandidateReader(StreamReader):
@@ -132,8 +159,13 @@ class CandidateReader(StreamReader):
         self._finish: str | None = None
         self._usage: WireUsage | None = None
         self._calls = 0
-        self._citations: list[Any] = []
-        self._images: list[Any] = []
+        self._sources = Sources()
+        self._said: list[str] = []
+        self._bytes_said = 0
+        self._part_starts: list[int] = []
+        self._images: list[Image] = []
+        self._sound: list[bytes] = []
+        self._sound_type = ""
 
     def events_of(self, data: bytes) -> Iterator[str | StreamEvent]:
         """Events of one event of theirs."""
@@ -155,24 +187,50 @@ class CandidateReader(StreamReader):
     def _candidate(self, candidate: WireCandidate) -> Iterator[str | StreamEvent]:
         for part in (candidate.content.parts if candidate.content is not None else None) or ():
             self._keep(part)
+            self._part_starts.append(self._bytes_said)
             text = part.get("text")
             if text is not None:
-                if text:
-                    yield ReasoningDelta(text) if part.get("thought") else text
+                if text and part.get("thought"):
+                    yield ReasoningDelta(text)
+                elif text:
+                    self._said.append(text)
+                    self._bytes_said += len(text.encode(errors="replace"))
+                    yield text
             elif (call := part.get("functionCall")) is not None:
                 # The API need not name its calls, and a result must name one.
                 name = call.get("id") or f"call_{uuid.uuid4().hex[:24]}"
                 yield ToolCallDelta(self._calls, name, call.get("name"), msgspec.json.encode(call.get("args") or {}).decode())
                 self._calls += 1
-            elif (inline := part.get("inlineData")) is not None:
-                self._images.append(inline)
-        for metadata in (candidate.grounding_metadata, candidate.citation_metadata):
-            if isinstance(metadata, dict):
-                self._citations += metadata.get("groundingChunks") or metadata.get("citationSources") or []
+            elif isinstance(inline := part.get("inlineData"), dict) and not part.get("thought"):
+                yield from self._medium(str(inline.get("mimeType") or ""), inline.get("data"))
+        self._sources.add(candidate.grounding_metadata, candidate.citation_metadata)
         if candidate.finish_reason is not None:
             if candidate.finish_reason in BLOCKED:
                 raise _blocked("the answer", candidate.finish_reason, candidate.finish_message, candidate.safety_ratings, self.model)
             self._finish = candidate.finish_reason
+
+    def _medium(self, media_type: str, encoded: Any) -> Iterator[StreamEvent]:
+        """An image, which comes whole, or a piece of audio."""
+        try:
+            data = base64.b64decode(encoded)
+        except (TypeError, ValueError) as exc:
+            raise self.broken(f"the answer holds {media_type or 'data'} that is no base64: {exc}") from exc
+        if media_type.startswith("image/"):
+            self._images.append(Image(data, media_type=media_type))
+        elif media_type.startswith("audio/"):
+            self._sound.append(data)
+            self._sound_type = media_type
+            if _is_samples(media_type):
+                yield AudioDelta(data)
+
+    def _audio(self) -> Audio | None:
+        if not self._sound:
+            return None
+        data = b"".join(self._sound)
+        if not _is_samples(self._sound_type):
+            return Audio(data, self._sound_type.partition(";")[0].lower())
+        rate = re.search(r"rate=(\d+)", self._sound_type)
+        return Audio(data, "audio/pcm", sample_rate=int(rate[1]) if rate else 24_000)
 
     def _keep(self, part: dict[str, Any]) -> None:
         """Parts as they must be sent back; pieces of one text become one part."""
@@ -206,16 +264,24 @@ class CandidateReader(StreamReader):
         reason = FINISH_REASONS.get(self._finish, self._finish.lower())
         if self._usage is not None:
             self.wire.service_tier = self._usage.service_tier
+        usage = read_usage(self._usage)
+        usage.images = len(self._images) or None
         plain = all(set(part) == {"text"} for part in self._parts)
         return StreamEnd(
             finish_reason="tool_calls" if reason == "stop" and self._calls else reason,
-            usage=read_usage(self._usage),
+            usage=usage,
             model_name=self.served,
-            citations=self._citations,
+            citations=self._sources.citations("".join(self._said), self._part_starts),
             images=self._images,
+            audio=self._audio(),
             native=None if plain else {"format": FORMAT, "content": self._parts},
             wire=self.wire,
         )
+
+
+def _is_samples(media_type: str) -> bool:
+    """Whether audio is bare samples, as ``audio/L16;codec=pcm;rate=24000``."""
+    return media_type.lower().startswith(("audio/l16", "audio/pcm"))
 
 
 def _blocked(what: str, reason: str, message: str | None, ratings: Any, model: str) -> ContentPolicyError:

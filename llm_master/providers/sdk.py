@@ -1,4 +1,4 @@
-"""The openai SDK: which of its classes are stock ones, and what its exceptions mean.
+"""The openai SDK: which of its classes are stock ones, how its methods are called, and what its exceptions mean.
 
 The only file that knows the SDK. It is never imported for it: an exception of the SDK can only exist where somebody
 else has imported it.
@@ -6,7 +6,10 @@ else has imported it.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from llm_master.errors import ProviderConnectionError, ProviderError, RequestTimeoutError
@@ -22,6 +25,22 @@ def is_stock(client_class: Any) -> bool:
     else:
         module, name = getattr(client_class, "__module__", ""), getattr(client_class, "__name__", "")
     return name in _STOCK and module.partition(".")[0] == "openai"
+
+
+async def call(client: Any, method: str, **arguments: Any) -> Any:
+    """Call ``client.<method>``, as ``images.generate``; a synchronous client's in a thread.
+
+    What the method has no parameter for goes into ``extra_body``, which carries it as it is.
+    """
+    function = attrgetter(method)(client)
+    parameters = inspect.signature(function).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        extra = {name: arguments.pop(name) for name in list(arguments) if name not in parameters}
+        if extra:
+            arguments["extra_body"] = {**arguments.get("extra_body", {}), **extra}
+    if hasattr(client, "__aenter__"):
+        return await function(**arguments)
+    return await asyncio.to_thread(function, **arguments)
 
 
 def translated(exc: Exception, model: str | None = None) -> Exception:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
 from llm_master.providers import embeddings, moderations, rerank
 from llm_master.providers.chat_stream import ChunkReader
@@ -150,6 +151,9 @@ class UnifiedProvider(HTTPProvider):
             tokens_remaining=number("remaining-tokens"),
             tokens_reset=moment("reset-tokens"),
         )
+
+    speech = speech
+    """By which ``generate_map`` reaches it by name."""
 
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""

@@ -7,19 +7,35 @@ https://cloud.google.com/docs/authentication/application-default-credentials (se
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llm_master.errors import AuthenticationError, ConfigurationError, ProviderError
+from llm_master.providers import gemini_media as media
 from llm_master.providers.gemini import GeminiProvider
+from llm_master.results import EmbeddingResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
+from llm_master.types import WireAnswer
 
 DEFAULT_CREDENTIALS = "adc"
 """As a key: whatever Google's libraries find, as what ``gcloud auth application-default login`` left."""
 
 _EXPRESS = "/publishers/google"
+
+
+_INSTANCE = {"taskType": "task_type", "title": "title"}
+"""What ``:predict`` takes beside each text, and how it calls it."""
+
+
+def _of_instance(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {_INSTANCE[name]: value for name, value in said.items() if name in _INSTANCE}
+
+
+def _predicted(content: Any) -> list[Any]:
+    return [prediction["embeddings"]["values"] for prediction in content["predictions"]]
 
 
 class VertexProvider(GeminiProvider):
@@ -31,6 +47,34 @@ class VertexProvider(GeminiProvider):
         self._credentials: Any = None
         self._project: str | None = None
         self._lock = threading.Lock()
+
+    async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
+        """One vector for each input, with ``dimensions``, ``task_type`` and ``title``.
+
+        ``gemini-embedding-2`` and its successors take one input a request, by ``:embedContent``; the models before them answer
+        ``:predict``, where ``gemini-embedding-001`` takes one as well. Several requests are sent one after the other.
+
+        Source: https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings
+        """
+        said = media.embedding_options(options)
+        answers, wire = [], WireAnswer()
+        size = len(inputs) if model.startswith("text-") else 1
+        for start in range(0, len(inputs), size or 1):
+            batch = inputs[start : start + size]
+            if re.match(r"gemini-embedding-(?!001)", model):
+                data, wire = await self._ask(model, "embedContent", {"content": {"parts": [{"text": batch[0]}]}, **said})
+                answers.append(self._vectors(data, lambda content: [content["embedding"]["values"]], 1, model, wire))
+                continue
+            body: dict[str, Any] = {"instances": [{"content": text, **_of_instance(said)} for text in batch]}
+            if parameters := {name: value for name, value in said.items() if name not in _INSTANCE}:
+                body["parameters"] = parameters
+            data, wire = await self._ask(model, "predict", body)
+            answers.append(self._vectors(data, _predicted, len(batch), model, wire))
+        return media.joined(answers, wire)
+
+    def _counted(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of ``:countTokens``, which here is that of the request itself."""
+        return body
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
