@@ -12,6 +12,7 @@ import math
 import pickle
 import subprocess
 import sys
+import time
 import types
 import typing
 import uuid
@@ -710,9 +711,11 @@ def test_conversions_are_kept_per_class_and_per_schema() -> None:
     assert wanted(Person) is wanted(Person)
     assert wanted(dict(PERSON_SCHEMA)) is wanted(copy.deepcopy(PERSON_SCHEMA))
     assert want(Literal[1]).schema != want(Literal[True]).schema
-    assert want({"type": "object", "properties": {"a": {"const": 1}}}).schema != want(
-        {"type": "object", "properties": {"a": {"const": True}}}
-    ).schema or want({"enum": [1]}) is not want({"enum": [True]})
+    one, true = ({"type": "object", "properties": {"a": {"const": value}}} for value in (1, True))
+    assert one == true, "as Python has it"
+    assert want(one).parse('{"a": 1}') == {"a": 1}
+    with pytest.raises(UnfitError):
+        want(true).parse('{"a": 1}')
 
 
 def test_classes_made_by_the_thousand_are_not_all_kept() -> None:
@@ -748,6 +751,14 @@ def test_classes_made_by_the_thousand_are_not_all_kept() -> None:
 def test_white_space_and_one_fence_are_tolerated(kind: Any, text: str) -> None:
     parsed = value_of(kind, text)
     assert (parsed if isinstance(parsed, dict) else {"name": parsed.name, "age": parsed.age}) == {"name": "A", "age": 1}
+
+
+@pytest.mark.parametrize("text", ["`", "``", "```", "````", "`````", "``````", "```json```", "```json\n" + " " * 10**6 + "x"])
+def test_a_fence_that_is_none_or_endless_white_space_is_refused_at_once(text: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(UnfitError):
+        value_of(Person, text)
+    assert time.perf_counter() - began < 5
 
 
 def test_a_fence_inside_a_text_is_left_alone() -> None:
@@ -1192,6 +1203,12 @@ def test_what_does_not_fit_is_an_error_that_holds_all_of_it(response: LLMRespons
     assert len(str(error)) < 800
 
 
+def test_after_a_repair_none_is_proposed() -> None:
+    with pytest.raises(InvalidOutputError, match="asked once more already") as caught:
+        finish(want(Person), "prompt", answer("no"), repaired=True)
+    assert "repair=True" not in str(caught.value)
+
+
 def test_a_failing_class_does_not_lose_the_answer() -> None:
     response = answer('{"x": 2}')
     with pytest.raises(InvalidOutputError, match="KeyError") as caught:
@@ -1417,8 +1434,8 @@ async def test_a_real_server_holds_to_the_schema(llama: LlamaServer, monkeypatch
 async def test_a_real_server_calls_the_forced_tool_whole_and_in_a_stream(llama: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMACPP_API_BASE", llama.base_url)
     found = want(Part)
-    messages, options = apply(found, "tool", MESSAGES, {"temperature": 0, "max_tokens": 1000, "tool_choice": "required"})
-    options["tool_choice"] = "required"  # llama.cpp knows no single function here
+    messages, options = apply(found, "tool", MESSAGES, {"temperature": 0, "max_tokens": 1000})
+    options["tool_choice"] = "required"  # of this server a named function is "auto"
     response = await QueryLLM().query("llamacpp/tiny", messages, **options)
     finish(found, "tool", response)
     assert isinstance(response.parsed, Part)
