@@ -82,15 +82,19 @@ def wrapped(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def references(schema: Any) -> Iterator[str]:
-    """Every ``$ref`` of a schema."""
-    if isinstance(schema, Mapping) and isinstance(schema.get("$ref"), str):
-        yield schema["$ref"]
-    for part in _parts(schema):
-        yield from references(part)
+    """Every ``$ref`` in a schema, wherever it stands."""
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for part in schema.values():
+            yield from references(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from references(part)
 
 
 def to_strict(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema of a class as strict mode wants it, or ``None`` if that cannot say it.
+    """The schema of a class, which is a valid one, as strict mode wants it; ``None`` if that cannot say it.
 
     All properties become required, for strict mode knows no others; objects are closed; limits that cannot be enforced are
     said in descriptions. Whatever fits the result fits the schema but for those limits, which the class checks itself.

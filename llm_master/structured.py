@@ -75,10 +75,16 @@ def apply(wanted: Wanted, how: How, messages: Sequence[Message], options: Mappin
     return _instructed(messages, wanted.instruction()), options
 
 
-def finish(wanted: Wanted, how: How, response: LLMResponse) -> None:
+def finish(wanted: Wanted, how: How, response: LLMResponse, *, repaired: bool = False) -> None:
     """Set ``response.parsed``. The call of the forced tool, if that was the way, becomes the content.
 
     An answer that calls the user's own tools is not the last word: what it says beside them need not fit.
+
+    Args:
+        wanted: What was asked for.
+        how: How it was asked for.
+        response: The answer, which is changed.
+        repaired: It is the answer to :func:`repair_messages`, so that the error does not propose to ask once more.
 
     Raises:
         InvalidOutputError: The answer is not what was asked for. It holds the ``response``; its ``__cause__`` is the reason.
@@ -92,7 +98,7 @@ def finish(wanted: Wanted, how: How, response: LLMResponse) -> None:
     try:
         response.parsed = wanted.parse(response.content)
     except UnfitError as exc:
-        raise _invalid(response, exc) from exc
+        raise _invalid(response, exc, repaired=repaired) from exc
 
 
 def repair_messages(messages: Sequence[Message], response: LLMResponse, reason: object) -> list[Message]:
@@ -201,14 +207,14 @@ def _tool_to_content(name: str, response: LLMResponse) -> None:
         response.finish_reason = "stop"
 
 
-def _invalid(response: LLMResponse, reason: UnfitError) -> InvalidOutputError:
+def _invalid(response: LLMResponse, reason: UnfitError, *, repaired: bool) -> InvalidOutputError:
     finish_reason = (response.finish_reason or "").lower()
     parts = [f"the answer is not what response_format asked for: {reason}"]
     if finish_reason in _CUT_OFF:
         parts.append("it was cut off at max_tokens: give more")
     elif finish_reason in _REFUSED:
         parts.append(f"the model or a filter refused it (finish reason {response.finish_reason!r}): ask for something else")
-    parts.append("repair=True asks once more")
+    parts.append("it was asked once more already" if repaired else "repair=True asks once more")
     text = " ".join(response.content.split())
     text = text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
     parts.append(f"it said: {text}" if text else "it said nothing")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from llm_master import strict_schema
 from llm_master.errors import InvalidRequestError
 from llm_master.structured_types import TYPES, Shape, UnfitError, encoded_schema, fitting_name, path_of, shape_of_schema, shape_of_type
 
-_FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)\s*```", re.DOTALL | re.IGNORECASE)
+_FENCE = "```"
 
 _SCHEMA_WORDS = frozenset("$ref $defs definitions properties required items prefixItems anyOf oneOf allOf enum const not if".split())
 """Keywords by which a dict is known as a JSON schema, whatever its ``type``."""
@@ -111,8 +110,9 @@ class Wanted:
             UnfitError: A ``ValueError`` whose text is the reason: ``it is not JSON: ...``, ``$.age: ...``.
         """
         text = text.strip()
-        if fenced := _FENCE.fullmatch(text):
-            text = fenced[1]
+        if text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) >= 2 * len(_FENCE):
+            inner = text[len(_FENCE) : -len(_FENCE)]
+            text = (inner[4:] if inner[:4].lower() == "json" else inner).strip()
         if not text:
             raise UnfitError("it is empty")
         try:

@@ -66,18 +66,20 @@ def _shape_of_type(kind: Any) -> Shape:
     adapter = _is_adapter(kind)
     if not adapter and not _is_type(kind):
         if isinstance(kind, (str, bytes, int, float)):
-            raise InvalidRequestError(f"response_format is {kind!r}: give {_CHOICES}")
+            raise InvalidRequestError(f"response_format is {kind!r:.80}: give {_CHOICES}")
         raise InvalidRequestError(f"response_format is an instance of {type(kind).__name__}: give the class itself, or {_CHOICES}")
     ours = not adapter and not _of_pydantic(kind, set())
     try:
         schema, build = _by_msgspec(kind) if ours else _by_pydantic(kind)
     except Exception as exc:
-        if ours:
-            remedy = f"give {_CHOICES}. Members of a union are told apart by msgspec only as msgspec.Struct with a tag, by pydantic always"
+        if not ours:
+            remedy = "all of it has to be models, pydantic dataclasses or types that pydantic knows"
+        elif "union" in str(exc):
+            remedy = "make its members pydantic models, or msgspec.Struct with a tag, which can be told apart"
         else:
-            remedy = "pydantic wants all of it to be models, pydantic dataclasses or types that it knows"
+            remedy = f"give {_CHOICES}"
         said = " ".join(str(exc).split())[: 2 * _LONGEST_REASON]
-        raise InvalidRequestError(f"response_format: {_named(kind)} cannot be made a JSON schema: {said}. Remedy: {remedy}") from exc
+        raise InvalidRequestError(f"response_format: {_named(kind)} cannot be made a JSON schema ({said}): {remedy}") from exc
     return Shape(fitting_name(_named(kind)), schema, build)
 
 
@@ -278,7 +280,7 @@ def _members(value: Any) -> Iterable[tuple[Any, Any]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise NotImplementedError(f"a {type(value).__name__}")
+    raise TypeError(f"it is of {type(value).__name__}")
 
 
 def _short(text: str) -> str:
