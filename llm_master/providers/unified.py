@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.chat_stream import ChunkReader
-from llm_master.providers.failures import duration
 from llm_master.providers.http import HTTPProvider
+from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
@@ -92,25 +91,8 @@ class UnifiedProvider(HTTPProvider):
         yield reader.end()
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
-        """The ``x-ratelimit-*`` headers (https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers)."""
-
-        def number(name: str) -> int | None:
-            text = headers.get(f"x-ratelimit-{name}", "").partition(".")[0]
-            return int(text) if text.isdigit() else None
-
-        def moment(name: str) -> float | None:
-            # A duration from now on, as 1m30s.
-            seconds = duration(headers.get(f"x-ratelimit-{name}", ""))
-            return None if seconds is None else time.time() + seconds
-
-        return RateLimitState(
-            requests_limit=number("limit-requests"),
-            requests_remaining=number("remaining-requests"),
-            requests_reset=moment("reset-requests"),
-            tokens_limit=number("limit-tokens"),
-            tokens_remaining=number("remaining-tokens"),
-            tokens_reset=moment("reset-tokens"),
-        )
+        """The ``x-ratelimit-*`` headers."""
+        return limits_in(headers)
 
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""
