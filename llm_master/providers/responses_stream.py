@@ -16,6 +16,7 @@ from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent
 
 _TEXT = "response.output_text.delta"
 _THOUGHTS = frozenset({"response.reasoning_summary_text.delta", "response.reasoning_text.delta"})
+_ITEMS = ("response.output_item.added", "response.output_item.done")
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 
 
@@ -73,13 +74,13 @@ class ResponseReader(StreamReader):
 
     def _rest(self, event: WireEvent, data: bytes) -> Iterator[str | StreamEvent]:
         kind = event.type or (data.name if isinstance(data, NamedEvent) else "")
-        if kind == "error" or event.error:
+        if kind in ("error", "response.error") or (event.error and not str(kind).startswith("response.")):
             raise answer.failed(None, msgspec.json.decode(data), self.model, self.wire.status, self.wire.request_id)
         if kind.__class__ is not str:
             return
         if event.delta.__class__ is str:
             yield from self._delta(kind, event)
-        elif event.item is not None:
+        elif kind in _ITEMS and event.item is not None:
             yield from self._item(kind, event, event.item)
         elif event.response:
             yield from self._whole_response(kind, bytes(event.response))
@@ -113,7 +114,7 @@ class ResponseReader(StreamReader):
 
     def _item(self, kind: Any, event: WireEvent, item: dict[str, Any]) -> Iterator[StreamEvent]:
         key = _key(event)
-        done = kind == "response.output_item.done"
+        done = kind == _ITEMS[1]
         # The place is kept from the beginning: items may end in another order.
         self._items[key] = item if done else None
         if item.get("type") in answer.CALLS:
