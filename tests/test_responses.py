@@ -237,6 +237,7 @@ def test_everything_that_an_answer_may_hold() -> None:
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (100, 50, 150)
     assert (usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens, usage.web_searches) == (30, 10, 20, 1)
+    assert usage.others_worked and not read(response(said("x"))).usage.others_worked
     assert [(note.url, note.title, note.start, note.end, note.raw) for note in answer.citations] == [
         ("https://example.com", "Example", 0, 5, URL),
         (None, "notes.txt", None, None, FILE),
@@ -803,6 +804,7 @@ async def test_names_that_the_engine_lets_through(llm: QueryLLM, server: Scripte
         ("modalities", ["text"], ["text", "audio"]),
         ("stop", [], "END"),
         ("stream_options", {"include_usage": True}, {"brand_new": True}),
+        ("stream_options", {}, {"include_usage": "x"}),
     ],
 )
 def test_what_the_api_has_no_word_for(name: str, neutral: Any, meant: Any) -> None:

@@ -111,11 +111,11 @@ class ResponsesProvider(HTTPProvider):
             elif name == "tool_choice":
                 out["tool_choice"] = _tool_choice(value)
             elif name == "include":
-                include += [value] if isinstance(value, str) else value
+                include += value if isinstance(value, (list, tuple)) else [value]
             elif name == "logprobs":
                 include.append(LOGPROBS)
                 result.renamed[name] = "include"
-            elif name == "stream_options" and isinstance(value, Mapping) and value.keys() <= {"include_usage", "include_obfuscation"}:
+            elif name == "stream_options" and isinstance(value, Mapping) and value.keys() - {"include_usage"} == {"include_obfuscation"}:
                 out[name] = {"include_obfuscation": value["include_obfuscation"]}
             elif name in _CHAT_ONLY or name == "stream_options":
                 result.unsupported.append(name)

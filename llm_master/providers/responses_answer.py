@@ -166,6 +166,7 @@ def fill(response: LLMResponse, items: list[dict[str, Any]]) -> None:
             elif kind == "image_generation_call":
                 if (image := _image(item)) is not None:
                     response.images.append(image)
+                    response.usage.others_worked = True  # the model that drew it has tokens and prices of its own
             elif kind == "web_search_call":
                 action = item.get("action")
                 searches += item.get("status") == "completed" and isinstance(action, dict) and action.get("type") == "search"
