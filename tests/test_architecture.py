@@ -28,7 +28,7 @@ FLOORS = {
     "llm_master.provider_configs": 4,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
     "llm_master.providers": 3,
-    "llm_master.generators": 3,
+    "llm_master.generators": 3.25,  # what rows point to beside their provider_class, a provider's class among it
     "llm_master.dispatch": 2,
     "llm_master.messages": 2,
     "llm_master.structured": 1.9,

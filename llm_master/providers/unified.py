@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,8 +13,9 @@ from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
 from llm_master.providers import embeddings, moderations, rerank
 from llm_master.providers.chat_stream import ChunkReader
-from llm_master.providers.failures import duration, request_id
+from llm_master.providers.failures import request_id
 from llm_master.providers.http import HTTPProvider, with_headers
+from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
 from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
@@ -132,25 +132,8 @@ class UnifiedProvider(HTTPProvider):
         return with_headers(response, answer)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
-        """The ``x-ratelimit-*`` headers (https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers)."""
-
-        def number(name: str) -> int | None:
-            text = headers.get(f"x-ratelimit-{name}", "").partition(".")[0]
-            return int(text) if text.isdigit() else None
-
-        def moment(name: str) -> float | None:
-            # A duration from now on, as 1m30s.
-            seconds = duration(headers.get(f"x-ratelimit-{name}", ""))
-            return None if seconds is None else time.time() + seconds
-
-        return RateLimitState(
-            requests_limit=number("limit-requests"),
-            requests_remaining=number("remaining-requests"),
-            requests_reset=moment("reset-requests"),
-            tokens_limit=number("limit-tokens"),
-            tokens_remaining=number("remaining-tokens"),
-            tokens_reset=moment("reset-tokens"),
-        )
+        """The ``x-ratelimit-*`` headers."""
+        return limits_in(headers)
 
     speech = speech
     """By which ``generate_map`` reaches it by name."""
