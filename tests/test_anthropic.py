@@ -393,7 +393,9 @@ async def test_everything_that_an_answer_holds(llm: QueryLLM, server: ScriptedSe
         ("toolu_1", "weather", {"city": "Zürich"}),
         ("toolu_2", "time", {}),
     ]
-    assert answer.citations == [CITATION]
+    (citation,) = answer.citations
+    assert (citation.raw, citation.url, citation.title, citation.text) == (CITATION, "https://example.com", "T", "c")
+    assert answer.content[citation.start : citation.end] == "It rains."
     usage = answer.usage
     assert (usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens) == (100, 30, 20)
     assert (usage.output_tokens, usage.web_searches) == (70, 1)

@@ -683,7 +683,7 @@ async def test_a_plan_refuses_what_the_query_would(party: Party) -> None:
 # Every row, the embedded one included
 
 
-@pytest.fixture(params=list(ROWS))
+@pytest.fixture(params=[*OVER_HTTP, "mock"])
 def any_party(request: pytest.FixtureRequest, server: ScriptedServer) -> Party:
     party = party_of(request.param, server)
     if party.name == "mock":

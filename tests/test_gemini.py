@@ -23,6 +23,7 @@ from llm_master import (
     AuthenticationError,
     ConfigurationError,
     ContentPolicyError,
+    Image,
     InvalidRequestError,
     LLMError,
     LLMResponse,
@@ -158,7 +159,7 @@ def test_any_split_of_the_bytes_gives_the_same(cuts: list[int], end: str) -> Non
     assert deltas == DELTAS
     assert closing == read(sse(*CHUNKS).encode())[1]
     assert closing.native == {"format": "gemini", "content": PARTS}
-    assert (closing.finish_reason, closing.citations) == ("tool_calls", [SOURCE])
+    assert (closing.finish_reason, [citation.raw for citation in closing.citations]) == ("tool_calls", [SOURCE])
 
 
 unknown_parts = st.sampled_from([{"brandNew": {"text": "no text"}}, {"fileData": {"fileUri": "x"}}, {"videoMetadata": {}}])
@@ -184,7 +185,7 @@ def test_what_is_not_known_is_passed_over(inserted: list[tuple[int, Any]], extra
         chunks.append(chunk)
     deltas, closing = read(sse(*chunks).encode())
     assert deltas == DELTAS
-    assert (closing.finish_reason, closing.citations) == ("tool_calls", [SOURCE])
+    assert (closing.finish_reason, [citation.raw for citation in closing.citations]) == ("tool_calls", [SOURCE])
     assert closing.usage == read(sse(*CHUNKS).encode())[1].usage
 
 
@@ -267,7 +268,8 @@ async def test_everything_that_an_answer_holds(llm: QueryLLM, server: ScriptedSe
         ("weather", {"city": "Rome"}),
     ]
     assert answer.tool_calls[2].id == "own1" and len({call.id for call in answer.tool_calls} - {""}) == 3
-    assert answer.citations == [SOURCE]
+    (citation,) = answer.citations
+    assert (citation.raw, citation.url, citation.title, citation.start) == (SOURCE, "https://example.com", "T", None)
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.total_tokens) == (8, 7, 4, 15)
 
@@ -419,7 +421,7 @@ async def test_images_in_an_answer(llm: QueryLLM, server: ScriptedServer) -> Non
     image = {"mimeType": "image/png", "data": "iVBORw0KGgo="}
     server.answer_json(answer_of("Here.", {"inlineData": image}))
     answer = await llm.query(MODEL, prompt="hi", modalities=["text", "image"])
-    assert (answer.content, answer.images) == ("Here.", [image])
+    assert (answer.content, answer.images) == ("Here.", [Image(b"\x89PNG\r\n\x1a\n", media_type="image/png")])
     assert server.request.json["generationConfig"] == {"responseModalities": ["TEXT", "IMAGE"]}
 
 

@@ -214,7 +214,10 @@ def _compare(answer: LLMResponse, expected: Expected) -> None:
     assert (usage.input_tokens, usage.output_tokens) == (expected.input, expected.output)
     assert (usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) == (expected.cached, expected.written, expected.thought)
     assert (usage.web_searches or 0, usage.cache_write_1h_tokens or 0) == (expected.searches, expected.written_1h)
-    assert answer.citations == expected.citations
+    assert [
+        (citation.raw, citation.url, citation.title, citation.text, answer.content[citation.start : citation.end])
+        for citation in answer.citations
+    ] == expected.citations
 
 
 def _awkward_pieces(text: bytes) -> list[bytes]:
@@ -267,7 +270,12 @@ def _read(message: dict[str, Any]) -> Expected:
         (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens", 0),
         (usage.get("output_tokens_details") or {}).get("thinking_tokens"),
         (usage.get("server_tool_use") or {}).get("web_search_requests", 0),
-        [note for block in blocks if block["type"] == "text" for note in block.get("citations") or []],
+        [
+            (note, note.get("url"), note.get("title", note.get("document_title")), note["cited_text"], block["text"])
+            for block in blocks
+            if block["type"] == "text"
+            for note in block.get("citations") or []
+        ],
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 from servers.scripted import ScriptedServer
 
 import llm_master
-from llm_master import ContentPolicyError, LLMResponse, QueryLLM
+from llm_master import Citation, ContentPolicyError, LLMResponse, QueryLLM
 from llm_master.testing import FakeClock
 
 WIRE = Path(__file__).resolve().parents[2] / "shared" / "wire"
@@ -292,7 +292,7 @@ def _compare(answer: LLMResponse, expected: Expected) -> None:
     usage = answer.usage
     assert (usage.input_tokens, usage.output_tokens) == (expected.input, expected.output)
     assert (usage.cached_tokens or 0, usage.reasoning_tokens or 0, usage.cache_write_tokens) == (expected.cached, expected.thought, None)
-    assert answer.citations == expected.citations
+    assert [_cited(citation, answer.content) for citation in answer.citations] == expected.citations
 
 
 def _awkward_pieces(text: bytes) -> list[bytes]:
@@ -317,7 +317,26 @@ class Expected(NamedTuple):
     output: int | None
     cached: int
     thought: int
-    citations: list[Any]
+    citations: list[tuple[Any, Any, Any, str | None]]
+    """Chunk, address, title, and the sentence that it supports; ``None`` where no support names the chunk."""
+
+
+def _cited(citation: Citation, content: str) -> tuple[Any, Any, Any, str | None]:
+    sentence = content[citation.start : citation.end] if citation.start is not None else None
+    return citation.raw, citation.url, citation.title, sentence
+
+
+def _expected_citations(candidates: list[dict[str, Any]]) -> list[tuple[Any, Any, Any, str | None]]:
+    metadata = [candidate["groundingMetadata"] for candidate in candidates if "groundingMetadata" in candidate]
+    chunks = [chunk for one in metadata for chunk in one.get("groundingChunks", [])]
+    supports = [support for one in metadata for support in one.get("groundingSupports", [])]
+    pairs = [(index, support["segment"]["text"]) for support in supports for index in support["groundingChunkIndices"]]
+    pairs += [(index, None) for index in range(len(chunks)) if index not in {index for index, _ in pairs}]
+    found = []
+    for index, sentence in pairs:
+        (inner,) = chunks[index].values()
+        found.append((chunks[index], inner.get("uri"), inner.get("title"), sentence))
+    return found
 
 
 def _read(chunks: list[dict[str, Any]]) -> Expected:
@@ -337,12 +356,7 @@ def _read(chunks: list[dict[str, Any]]) -> Expected:
         total - usage["promptTokenCount"] - tools,  # candidates and thoughts
         usage.get("cachedContentTokenCount", 0),
         usage.get("thoughtsTokenCount", 0),
-        [
-            chunk
-            for candidate in candidates
-            if "groundingMetadata" in candidate
-            for chunk in candidate["groundingMetadata"].get("groundingChunks", [])
-        ],
+        _expected_citations(candidates),
     )
 
 

@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 
-from llm_master.errors import ContentPolicyError, InvalidRequestError, ProviderConnectionError, ProviderError, ServerError
+from llm_master.errors import (
+    AuthenticationError,
+    ContentPolicyError,
+    InvalidRequestError,
+    ProviderConnectionError,
+    ProviderError,
+    ServerError,
+)
 from llm_master.media import Image, from_data_uri
 from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
 from llm_master.providers.failures import BAD_JSON, failure_of, request_id
@@ -132,7 +139,7 @@ class BFLProvider(HTTPProvider):
         Raises:
             ContentPolicyError: The request or the image was moderated.
             ServerError: The task failed.
-            ProviderError: The task is not known any more, or the API names a place to ask that is not its own.
+            ProviderError: The task is not known any more or has no image, or the API names a place to ask that is not its own.
         """
         path, body = self.prepare(messages, model, options, stream=False)
         endpoint = await self.endpoint(path, options)
@@ -156,13 +163,16 @@ class BFLProvider(HTTPProvider):
         """Make an answer of a task that is done.
 
         Raises:
-            ServerError: It has no image.
+            ProviderError: It has no image.
         """
         content = _decoded(body) or {}
         result = content.get("result")
         url = result.get("sample") if isinstance(result, Mapping) else None
         if not isinstance(url, str) or not url:
-            raise ServerError("the task is done and has no image", status=status, model=model, request_id=request_id)
+            # Not a ServerError: it was made, and so paid for, and is not submitted again unasked.
+            raise ProviderError(
+                "the task is done and has no image: ask again for a new one", status=status, model=model, request_id=request_id
+            )
         image = Image.from_url(url)
         image.revised_prompt = result.get("prompt") if isinstance(result, Mapping) else None
         usage = Usage(images=1, cost=_dollars(content.get("cost")))
@@ -185,7 +195,7 @@ class BFLProvider(HTTPProvider):
         if not self._is_own(str(place)):
             # It cannot be asked about without the key. Sending it again would end here again.
             raise ProviderError(
-                f"the API names {urlsplit(str(place)).hostname!r} as the place to ask about task {content['id']}, which is not its own: "
+                f"the API names {str(place).partition('?')[0]!r} as the place to ask about task {content['id']}, which is not its own: "
                 "the key is not sent there. Set base_url to the API itself",
                 status=answer.status,
                 model=model,
@@ -241,6 +251,13 @@ class BFLProvider(HTTPProvider):
         error = self.refused(answer, model, task.endpoint)
         if answer.status < 500 and answer.status not in (404, 408, 409, 425, 429):
             raise error
+        return error
+
+    def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:
+        """The error for an answer that is no 2xx. A wrong key is answered by a 403 that says "Not authenticated"."""
+        error = super().refused(answer, model, endpoint)
+        if answer.status == 403 and "not authenticated" in str(error).lower():
+            return AuthenticationError(str(error), status=403, model=model, request_id=error.request_id)
         return error
 
     async def _pause(self, seconds: float) -> None:
