@@ -98,6 +98,7 @@ class Engine:
             if route.generator is not None or (form := wanted(response_format)) is None:
                 options["response_format"] = response_format  # a generator's own, as url or mp3
             else:
+                form = form.without(provider.refused_schema_words)
                 how = choose(form, self._how(target, form), options)
                 conversation, options = apply(form, how, conversation, options)
         if target.renames and options:
@@ -190,7 +191,7 @@ class Engine:
         settings = self.snapshot.options
         return MediaPolicy(
             # A generator is given the media themselves: what it does with them, only it knows.
-            takes_urls=frozenset(target.row.takes_urls) if target.route.generator is None else frozenset(),
+            takes_urls=frozenset(target.row.takes_urls if target.route.generator is None else ()),
             reads_text_files=provider.reads_text_files,
             max_bytes=settings.max_media_bytes,
             allow_private_urls=settings.allow_private_urls,

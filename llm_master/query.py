@@ -325,7 +325,7 @@ class QueryLLM:
         call = self._engine.call(model_name, messages, prompt, None, tools, None, 600, None, dict(options))
         return await operations.estimate_cost(call, options)
 
-    def _guard(self, call: Call, *, moderation: bool | str, repair: bool, stream: bool) -> None:
+    def _guard(self, call: Call, *, moderation: bool | str | Mapping[str, Any], repair: bool, stream: bool) -> None:
         if repair:
             if call.wanted is None:
                 raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")

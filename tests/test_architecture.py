@@ -109,6 +109,7 @@ PUBLIC_NAMES = [
     "UnknownModelError",
     "Usage",
     "__version__",
+    "download",
     "extract_prompt",
 ]
 

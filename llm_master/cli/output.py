@@ -92,7 +92,7 @@ async def save_media(response: LLMResponse, save: str | None) -> list[Path]:
     for number, item in enumerate(media):
         path = _path(save, item.ending, number if len(media) > 1 else None)
         if item.data is None:
-            item.data = await download(item)  # type: ignore[arg-type]  # audio always has its data
+            item.data = await download(item)
         written.append(item.save(path))
     return written
 

@@ -171,9 +171,7 @@ def _unspelled(message: Message, where: str, *, may_be_empty: bool = False) -> s
         content = text
     if parts:
         if content or pictures:
-            raise InvalidRequestError(
-                f"{where} has parts along with {'content' if content else 'images'}: put all of it among the parts"
-            )
+            raise InvalidRequestError(f"{where} has parts along with {'content' if content else 'images'}: put all of it among the parts")
         return _sequence(parts, f"{where}.parts")
     if isinstance(content, (list, tuple)):
         return _sequence(content, f"{where}.content") + pictures

@@ -62,6 +62,9 @@ class BaseLLMProvider(ABC):
     reads_text_files: ClassVar[bool] = False
     """Whether a text file may be sent as a file; else it becomes text."""
 
+    refused_schema_words: ClassVar[frozenset[str]] = frozenset()
+    """Keywords of JSON schemas that the API refuses. In a schema made of a class they are said in its descriptions instead."""
+
     needs_max_tokens: ClassVar[bool] = False
     """Whether every request must say how much the model may write; the engine then adds what the model can."""
 
