@@ -190,7 +190,7 @@ def test_a_bare_name_goes_home(name, provider):
 
 
 @pytest.mark.parametrize(
-    "name", ["orca-mini", "olmo-2", "openhermes", "oasst", "o", "opt-66b", "gpt-oss-120b", "gpt-neox", "mixtral-8x7b", "flux-dev"]
+    "name", ["orca-mini", "olmo-2", "openhermes", "oasst", "o", "opt-66b", "gpt-oss-120b", "gpt-neox", "mixtral-8x7b", "fluxion"]
 )
 def test_a_prefix_swallows_no_strangers(name):
     # A prefix "o" once swallowed every model beginning with o.
