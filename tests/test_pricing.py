@@ -626,5 +626,7 @@ def test_the_real_price_list_knows_a_model_of_a_real_row(monkeypatch):
     assert row.input_price_per_million > 0
     assert row.output_price_per_million > 0
     assert pricing.look_up("https://api.openai.com/v1", "gpt-4-turbo") is row
+    heard = pricing.look_up("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-flash")
+    assert heard.audio_input_price_per_million > heard.input_price_per_million
     assert pricing.look_up("https://api.acme.invalid/v1", "large") is None
     assert pricing.look_up("https://api.openai.com/v1", "no-such-model-at-all") is None
