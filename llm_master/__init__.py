@@ -68,6 +68,7 @@ _HOMES = {
     "llm_master.provider_configs": ("LLMConfig", "PROVIDER_CONFIGS", "UnifiedProvider"),
     "llm_master.providers": ("BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "extract_prompt"),
     "llm_master.query": ("LLMStream", "QueryLLM"),
+    "llm_master.transport.fetch": ("download",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from llm_master.results import TokenCount as TokenCount
     from llm_master.rows import ModelConfig as ModelConfig
     from llm_master.rows import ProviderConfig as ProviderConfig
+    from llm_master.transport.fetch import download as download
     from llm_master.types import Attempt as Attempt
     from llm_master.types import AudioDelta as AudioDelta
     from llm_master.types import GenerationParams as GenerationParams

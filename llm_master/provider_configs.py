@@ -250,6 +250,9 @@ _ROWS = {
     ),
 }
 
+MODERATION_MODEL = "openai/omni-moderation-latest"
+"""Who judges where ``moderation=True`` and no other is set: it is free of charge, and knows images."""
+
 PROVIDER_CONFIGS = ProviderTable(_ROWS, default_class=UnifiedProvider)
 """Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it."""
 
@@ -266,7 +269,8 @@ class LLMConfig:
         environment: Variables to read instead of the process environment and ``.env``; ``{}`` for none.
         **fields: ``<name>_api_key``, ``<name>_api_base``, ``preferred_provider``, ``default_model``, ``max_attempts``
             (sends of one query over everything), ``on_unsupported`` (``"error"``, or ``"drop"`` to leave out options that a
-            provider does not take; the receipt lists them), ``clock``.
+            provider does not take; the receipt lists them), ``moderation_model``, ``max_media_bytes`` (of one image or file
+            that is sent), ``allow_private_urls`` (whether media may be fetched from private addresses), ``clock``.
 
     Raises:
         TypeError: A field that there is not.

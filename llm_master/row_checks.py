@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
+
+Capability: TypeAlias = Literal[
+    "chat",
+    "tools",
+    "vision",
+    "audio_input",
+    "video_input",
+    "pdf",
+    "json_schema",
+    "json_mode",
+    "reasoning",
+    "web_search",
+    "embedding",
+    "rerank",
+    "moderation",
+    "image_output",
+    "audio_output",
+    "speech",
+]
+"""What a model can be documented to do. ``vision``, ``audio_input``, ``video_input`` and ``pdf`` are what it takes beside
+text; ``json_schema`` is an answer held to a schema, ``json_mode`` one held to JSON; ``web_search`` is a search that the
+provider makes; ``audio_output`` is a spoken answer, ``speech`` a given text read aloud."""
+
+CAPABILITIES: tuple[str, ...] = get_args(Capability)
+"""The words of ``ModelConfig.capabilities``."""
 
 
 def positive_int(value: Any) -> bool:
@@ -150,4 +176,20 @@ def _models_faults(models: Any) -> list[str]:
         ]
         if not isinstance(entry.get("id", ""), str) or not isinstance(entry.get("options", {}), Mapping):
             faults.append(f"models: {name!r} needs a string as 'id' and a mapping as 'options'")
+    return faults
+
+
+def capability_faults(value: Any) -> list[str]:
+    """What is wrong with a model's capabilities."""
+    shape = '{"tools": True, "vision": False}, a list of what the model does, or None if nothing is known'
+    if not isinstance(value, Mapping):
+        return [f"capabilities is {value!r}: give {shape}"]
+    faults = []
+    for word, does in value.items():
+        if word not in CAPABILITIES:
+            near = difflib.get_close_matches(str(word), CAPABILITIES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the words are {', '.join(CAPABILITIES)}"
+            faults.append(f"capabilities: {word!r} is no capability: {hint}")
+        elif not isinstance(does, bool):
+            faults.append(f"capabilities: {word!r} is {does!r}: give True or False, or leave it out if it is not known")
     return faults

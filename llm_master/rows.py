@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 
 from llm_master.errors import ConfigurationError, PricingError
-from llm_master.row_checks import positive_int, provider_faults
+from llm_master.row_checks import Capability, capability_faults, positive_int, provider_faults
 
 _Row = TypeVar("_Row")
 
@@ -182,6 +182,9 @@ class PriceTier:
     cached_input_price_per_million: Decimal | None = None
     cache_write_price_per_million: Decimal | None = None
     cache_write_1h_price_per_million: Decimal | None = None
+    audio_input_price_per_million: Decimal | None = None
+    audio_output_price_per_million: Decimal | None = None
+    image_input_price_per_million: Decimal | None = None
 
 
 def _price(value: Any) -> Any:
@@ -226,8 +229,31 @@ def _is_date(text: str) -> bool:
     return True
 
 
-def _words(value: Any) -> Any:
-    return frozenset(value) if isinstance(value, (list, tuple, set)) else value
+class _ReadOnly(dict[str, bool]):
+    """A dict that stays as it was made: rows are shared. It compares, copies, pickles and encodes as a dict does."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("the capabilities of a row do not change: make a changed row with attrs.evolve")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, because it changes
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type[_ReadOnly], tuple[dict[str, bool]]]:
+        # The usual way fills an empty one item by item.
+        return _ReadOnly, (dict(self),)
+
+
+def _capabilities(value: Any) -> Any:
+    """Accept ``{"tools": True, "vision": False}``, ``["tools"]`` for what the model does, and ``None`` for nothing known."""
+    if value is None:
+        return _ReadOnly()
+    if isinstance(value, Mapping):
+        return _ReadOnly(value)
+    if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(word, str) for word in value):
+        return _ReadOnly(dict.fromkeys(value, True))
+    return value
 
 
 _PRICES = (
@@ -239,6 +265,11 @@ _PRICES = (
     "price_per_image",
     "price_per_request",
     "price_per_web_search",
+    "audio_input_price_per_million",
+    "audio_output_price_per_million",
+    "image_input_price_per_million",
+    "price_per_million_characters",
+    "price_per_search_unit",
 )
 
 
@@ -253,7 +284,12 @@ class ModelConfig:
         cached_input_price_per_million: The same for input tokens read from the provider's cache.
         cache_write_price_per_million: The same for input tokens written to it.
         cache_write_1h_price_per_million: The same for input tokens written to it for an hour.
-        price_per_image: Price of one image.
+        audio_input_price_per_million: The same for input tokens that are audio.
+        audio_output_price_per_million: The same for output tokens that are audio.
+        image_input_price_per_million: The same for input tokens that are images, where those have their own price.
+        price_per_image: Price of one image made.
+        price_per_million_characters: Price of a million characters spoken.
+        price_per_search_unit: Price of one unit in which rankings are billed.
         price_per_request: Price of one request, beside its tokens.
         price_per_web_search: Price of one search that the provider makes for the answer.
         price_tiers: Prices of requests with longer input; the highest one passed holds for the whole request.
@@ -264,8 +300,8 @@ class ModelConfig:
         context_window: Tokens of input and output together.
         max_output_tokens: Tokens of output.
         supports_streaming: ``False`` only where the model is known not to stream.
-        capabilities: What the model is documented to do: ``tools``, ``vision``, ``audio_input``, ``json_schema``,
-            ``json_mode``, ``reasoning``, ``embedding``, ``web_search``, ``pdf``. ``None``: not known.
+        capabilities: What the model is documented to do (``True``) and not to do (``False``); what is absent is not known. Read-only.
+            A list of words says that it does them. The words are those of :data:`~llm_master.row_checks.CAPABILITIES`.
         renames: Options that this model knows under another name: ours -> its.
         source: Where the prices are published.
         as_of: ISO date of the day they were read there.
@@ -278,7 +314,12 @@ class ModelConfig:
     cached_input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     cache_write_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     cache_write_1h_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    audio_input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    audio_output_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
+    image_input_price_per_million: Decimal | None = attrs.field(default=None, converter=_price)
     price_per_image: Decimal | None = attrs.field(default=None, converter=_price)
+    price_per_million_characters: Decimal | None = attrs.field(default=None, converter=_price)
+    price_per_search_unit: Decimal | None = attrs.field(default=None, converter=_price)
     price_per_request: Decimal | None = attrs.field(default=None, converter=_price)
     price_per_web_search: Decimal | None = attrs.field(default=None, converter=_price)
     price_tiers: tuple[PriceTier, ...] = attrs.field(default=(), converter=_tiers)
@@ -289,7 +330,7 @@ class ModelConfig:
     context_window: int | None = None
     max_output_tokens: int | None = None
     supports_streaming: bool = True
-    capabilities: frozenset[str] | None = attrs.field(default=None, converter=_words)
+    capabilities: Mapping[str, bool] = attrs.field(default=None, converter=_capabilities)
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
     source: str | None = None
     as_of: str | None = None
@@ -312,10 +353,13 @@ class ModelConfig:
         ]
         if not _is_day(self.prices_hold_until):
             faults.append(f"prices_hold_until is {self.prices_hold_until!r}: give a day as 2026-12-01")
-        if self.capabilities is not None and not isinstance(self.capabilities, frozenset):
-            faults.append(f"capabilities is {self.capabilities!r}: give a list of words, or None if unknown")
+        faults += capability_faults(self.capabilities)
         if faults:
             raise ConfigurationError(_report("model row", faults))
+
+    def lacks(self, word: Capability) -> bool:
+        """Whether the model is documented not to do this. Of what is not known the answer is ``False``."""
+        return self.capabilities.get(word) is False
 
     @classmethod
     def from_mapping(cls, name: str, fields: Mapping[str, Any]) -> ModelConfig:

@@ -26,6 +26,9 @@ class Options:
     default_model: str | None = None
     max_attempts: int = 10
     on_unsupported: str = "error"
+    moderation_model: str | None = None
+    max_media_bytes: int = 20 * 2**20
+    allow_private_urls: bool = False
     clock: Clock = SYSTEM_CLOCK
 
 

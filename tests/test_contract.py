@@ -22,6 +22,7 @@ from llm_master import (
     LLMConfig,
     LLMResponse,
     ModelNotFoundError,
+    ProviderConfig,
     ProviderConnectionError,
     ProviderError,
     QueryLLM,
@@ -34,6 +35,7 @@ from llm_master import (
     UnifiedProvider,
     Usage,
 )
+from llm_master.providers.responses import ResponsesProvider
 from llm_master.snapshot import provider_class
 from llm_master.rows import base_variable, key_variables
 from llm_master.testing import FakeClock
@@ -88,7 +90,14 @@ class Party:
         return [self.format.read(request.path, request.json) for request in self.server.requests]
 
 
+ADDED = {"acme_responses": ProviderConfig(provider_class=ResponsesProvider)}
+"""Rows for formats that no row of the table speaks for all its models."""
+ROWS = {**PROVIDER_CONFIGS, **ADDED}
+
+
 def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
+    if name in ADDED:
+        PROVIDER_CONFIGS[name] = ADDED[name]
     row = PROVIDER_CONFIGS[name]
     environment = {base_variable(row): server.base_url, key_variables(row)[0]: KEY}
     clock = FakeClock(auto_advance=True)
@@ -97,7 +106,7 @@ def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
 
 
 # bfl makes images only, and says so in its own tests.
-OVER_HTTP = [name for name in PROVIDER_CONFIGS if name not in ("mock", "bfl")]
+OVER_HTTP = [name for name in ROWS if name not in ("mock", "bfl")]
 
 
 @pytest.fixture(params=OVER_HTTP)
@@ -326,7 +335,8 @@ async def test_the_choice_of_a_tool_arrives(party: Party) -> None:
         if "toolConfig" in body:
             assert body["toolConfig"] == {"functionCallingConfig": gemini[name]}
         else:
-            assert body["tool_choice"] == (anthropic[name] if party.name == "anthropic" else choice)
+            flat = {"type": "function", "name": "get_time"} if name == "function" else choice
+            assert body["tool_choice"] == {"anthropic": anthropic[name], "acme_responses": flat}.get(party.name, choice)
 
 
 # Errors
@@ -495,9 +505,14 @@ async def test_a_whole_stream_gives_its_connection_to_the_next(party: Party) -> 
 # Options
 
 
+def known_to(party: Party, **options: Any) -> dict[str, Any]:
+    """Those that the party's format has a word for."""
+    return {name: value for name, value in options.items() if name in party.format.option_names}
+
+
 async def test_options_arrive_under_the_formats_own_names(party: Party, how: str) -> None:
     in_both_ways(party, how, *TEXTS)
-    options = {"max_tokens": 123, "temperature": 0.25, "stop": ["END", "STOP"]}
+    options = known_to(party, max_tokens=123, temperature=0.25, stop=["END", "STOP"])
     answer = await whole(party, how, **options)
     body = party.server.request.json
     for name, path in party.format.option_names.items():
@@ -519,7 +534,7 @@ async def test_none_means_not_given(party: Party) -> None:
 
 def refused_by(name: str) -> str | None:
     """An option that this row's API has no word for; most take whatever they are given."""
-    renames = PROVIDER_CONFIGS[name].renames
+    renames = ROWS[name].renames
     return format_of(name).unsupported or next((ours for ours, theirs in renames.items() if theirs is None), None)
 
 
@@ -561,7 +576,7 @@ async def test_extra_body_goes_out_as_it_is(party: Party) -> None:
 async def test_what_the_caller_gave_is_left_as_it_was(party: Party) -> None:
     for how in BOTH_WAYS:
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
-        options: dict[str, Any] = {"tools": TOOLS, "stop": ["END"], "extra_body": {"anyField": {}}}
+        options = {"tools": TOOLS, "extra_body": {"anyField": {}}, **known_to(party, stop=["END"])}
         before = json.dumps([messages, options])
         in_both_ways(party, how, "Hello.")
         if how == "query":
@@ -620,7 +635,7 @@ async def test_without_a_key_nothing_is_sent(party: Party) -> None:
 
 async def test_the_plan_is_what_is_then_sent(party: Party, how: str) -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
-    options: dict[str, Any] = {"tools": TOOLS, "max_tokens": 20, "stop": "END"}
+    options = {"tools": TOOLS, **known_to(party, max_tokens=20, stop="END")}
     plan = party.llm.plan(party.model, messages, stream=how == "stream", **options)
     assert party.server.requests == [] and party.server.opened == 0
     in_both_ways(party, how, *TEXTS)
@@ -725,6 +740,6 @@ async def test_many_calls_at_once_do_not_mix(any_party: Party) -> None:
 def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
-    assert spoken == {"ChatCompletions", "Messages", "GenerateContent"}
-    own = {name for name in OVER_HTTP if provider_class(PROVIDER_CONFIGS[name]) is not UnifiedProvider}
+    assert spoken == {"ChatCompletions", "Messages", "GenerateContent", "Responses"}
+    own = {name for name in OVER_HTTP if provider_class(ROWS[name]) is not UnifiedProvider}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

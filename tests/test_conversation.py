@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from servers.formats import ANTHROPIC, CHAT, GEMINI, Call, Format, Said
+from servers.formats import ANTHROPIC, CHAT, GEMINI, RESPONSES, Call, Format, Said
 from servers.scripted import ScriptedServer
 
-from llm_master import PROVIDER_CONFIGS, LLMConfig, LLMResponse, QueryLLM, StreamEnd, TextDelta
+from llm_master import PROVIDER_CONFIGS, LLMConfig, LLMResponse, ProviderConfig, QueryLLM, StreamEnd, TextDelta
+from llm_master.providers.responses import ResponsesProvider
 from llm_master.rows import base_variable, key_variables
 from llm_master.testing import FakeClock
 
@@ -19,6 +20,7 @@ ROWS: dict[str, tuple[str, Format]] = {
     "anthropic": ("anthropic/claude-sonnet-4-5", ANTHROPIC),
     "gemini": ("gemini/gemini-2.5-flash", GEMINI),
     "vertex": ("vertex/gemini-2.5-flash", GEMINI),
+    "acme": ("acme/gpt-5", RESPONSES),
 }
 
 SYSTEM = "You look at pictures and plan journeys. Réponds brièvement."
@@ -71,6 +73,8 @@ def results_of(answer: LLMResponse) -> list[dict[str, Any]]:
 def llm(server: ScriptedServer) -> QueryLLM:
     """Every provider is one server; each request's path says in which format it came."""
     environment = {}
+    # No row of the table speaks nothing but the Responses API.
+    PROVIDER_CONFIGS["acme"] = ProviderConfig(provider_class=ResponsesProvider)
     for name, row in PROVIDER_CONFIGS.items():
         if name != "mock":
             environment |= {base_variable(row): server.base_url, key_variables(row)[0]: f"sk-{name}-0123456789"}

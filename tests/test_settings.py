@@ -474,9 +474,9 @@ def test_a_row_that_was_taken_out_is_gone_for_a_new_object():
 def test_many_settings_do_not_grow_without_end():
     import gc
 
-    from llm_master import query
+    from llm_master import engine
 
-    for number in range(query._ENGINES + 20):
+    for number in range(engine._ENGINES + 20):
         QueryLLM(openai_api_key=f"sk-{number:016d}")
     gc.collect()
-    assert len(query._recent) <= query._ENGINES
+    assert len(engine._recent) <= engine._ENGINES

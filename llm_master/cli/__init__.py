@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from llm_master.cli.completion import completion
+from llm_master.cli.embed import embed
 from llm_master.cli.models import models
 from llm_master.cli.providers import providers
 from llm_master.cli.query import query
@@ -25,5 +27,7 @@ def main() -> None:
 
 
 main.add_command(query)
+main.add_command(embed)
 main.add_command(models)
 main.add_command(providers)
+main.add_command(completion)

@@ -6,21 +6,38 @@ import json
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from llm_master.cli.common import fail, print_json
+from llm_master.cli.completion import model_names
+from llm_master.cli.conversation import keep, load
+from llm_master.cli.output import check_target, save_media, show, show_rest, show_stream
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llm_master.types import LLMResponse, Message
 
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("-m", "--model", help="Model, as gpt-4.1, groq/openai/gpt-oss-20b, or a provider's name for its default model.")
+@click.option(
+    "-m",
+    "--model",
+    shell_complete=model_names,
+    help="Model, as gpt-4.1, groq/openai/gpt-oss-20b, or a provider's name for its default model.",
+)
 @click.option("-s", "--system", help="System message.")
 @click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="KEY VALUE", help="An option of the call, as temperature 0.2.")
+@click.option("--image", "images", multiple=True, metavar="PATH|URL", help="An image to send along; may be given several times.")
+@click.option("--file", "files", multiple=True, metavar="PATH|URL", help="A file to send along, as a PDF.")
+@click.option("--audio", "audio", multiple=True, metavar="PATH|URL", help="Audio to send along.")
+@click.option("--schema", type=click.File(), help="File with a JSON schema that the answer must follow.")
+@click.option("--tools", type=click.File(), help="File with a JSON list of tools that the model may call.")
+@click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation, with its model unless -m is given.")
+@click.option("--save", metavar="PATH", help="File or folder for the images and the audio of the answer.")
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer with usage, cost and receipt as JSON.")
 @click.option("-u", "--usage", is_flag=True, help="Print tokens, cost, time and key on standard error.")
@@ -32,7 +49,14 @@ def query(
     model: str | None,
     system: str | None,
     options: tuple[tuple[str, str], ...],
+    images: tuple[str, ...],
+    files: tuple[str, ...],
+    audio: tuple[str, ...],
+    schema: TextIO | None,
+    tools: TextIO | None,
+    save: str | None,
     *,
+    go_on: bool,
     stream: bool,
     as_json: bool,
     usage: bool,
@@ -52,15 +76,23 @@ def query(
     text = _with_standard_input(prompt)
     if text is None:
         raise click.UsageError("there is no prompt: give one as an argument, or pipe it in")
-    messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
-    messages.append({"role": "user", "content": text})
+    name, messages = load() if go_on else (None, [])
+    if system is not None:
+        messages = [{"role": "system", "content": system}, *(message for message in messages if message["role"] != "system")]
+    media = [*_parts("image", images), *_parts("file", files), *_parts("audio", audio)]
+    messages.append({"role": "user", "parts": [text, *media]} if media else {"role": "user", "content": text})
     arguments = {"timeout": timeout, "deadline": deadline, **{key: _value(value) for key, value in options}}
+    if schema is not None:
+        arguments["response_format"] = _json_file(schema, "--schema")
+    if tools is not None:
+        arguments["tools"] = _json_file(tools, "--tools")
+    check_target(save)
     try:
-        name = model or _default_model()
+        name = model or name or _default_model()
         if dry_run:
             _show_plan(name, messages, {**arguments, "stream": stream}, as_json=as_json)
             return
-        response = asyncio.run(_ask(name, messages, arguments, stream=stream and not as_json))
+        response, written = asyncio.run(_ask(name, messages, arguments, save, stream=stream and not as_json))
     except LLMError as exc:
         fail(exc)
     except KeyboardInterrupt:
@@ -68,27 +100,45 @@ def query(
     if as_json:
         print_json(_as_json(response))
     elif not stream:
-        click.echo(response.content)
-        for call in response.tool_calls:
-            click.echo(f"{call.name}({json.dumps(call.arguments)})")
+        show(response)
+    for path in written:
+        click.echo(f"Saved {path}", err=True)
+    keep(name, [*messages, response.message])
     if usage:
         click.echo(_usage_line(response), err=True)
 
 
-async def _ask(model: str, messages: list[Message], arguments: dict[str, Any], *, stream: bool) -> LLMResponse:
+async def _ask(
+    model: str, messages: list[Message], arguments: dict[str, Any], save: str | None, *, stream: bool
+) -> tuple[LLMResponse, list[Path]]:
     from llm_master.query import QueryLLM
 
     async with QueryLLM() as llm:
-        if not stream:
-            response: LLMResponse = await llm.query(model, messages, **arguments)
-            return response
-        async with llm.stream(model, messages, **arguments) as pieces:
-            try:
-                async for text in pieces:
-                    click.echo(text, nl=False)
-            finally:
-                click.echo()
-        return pieces.response
+        if stream:
+            async with llm.stream(model, messages, **arguments) as pieces:
+                await show_stream(pieces)
+            response = pieces.response
+            show_rest(response)
+        else:
+            response = await llm.query(model, messages, **arguments)
+        return response, await save_media(response, save)
+
+
+def _parts(kind: str, given: tuple[str, ...]) -> list[dict[str, str]]:
+    """Media as they stand in a message; paths whole, so that they hold for a later -c from another folder."""
+    return [
+        {"type": kind, "url": one}
+        if one.startswith(("http://", "https://", "data:"))
+        else {"type": kind, "path": os.path.abspath(os.path.expanduser(one))}
+        for one in given
+    ]
+
+
+def _json_file(file: TextIO, option: str) -> Any:
+    try:
+        return json.load(file)
+    except ValueError as exc:
+        raise click.BadParameter(f"{file.name} is not JSON: {exc}", param_hint=option) from None
 
 
 def _show_plan(model: str, messages: list[Message], arguments: dict[str, Any], *, as_json: bool) -> None:

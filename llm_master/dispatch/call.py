@@ -13,9 +13,19 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.resolve import Route
 from llm_master.dispatch.retry import Retries
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
-from llm_master.errors import ConfigurationError, DeadlineExceededError, LLMError, ProviderError, RateLimitError, RequestTimeoutError
+from llm_master.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidOutputError,
+    LLMError,
+    ProviderError,
+    RateLimitError,
+    RequestTimeoutError,
+)
 from llm_master.pricing import STANDARD_TIERS, PriceList
+from llm_master.results import Result
 from llm_master.rows import ModelConfig, ProviderConfig
+from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
 
 logger = logging.getLogger("llm_master.dispatch")
@@ -38,13 +48,33 @@ class Target:
         name: The name as it was asked for.
         route: Provider, wire id and options.
         row: The provider's row.
+        model: What is registered of the model, or ``None``.
+        provider_class: The class that speaks to it, where that is not the row's.
+        provider_key: Under which name the engine keeps the provider's object.
         renames: Options that provider or model know under another name.
+        lacking: What the model is known not to do.
+        is_refused: It is no model to be queried: it embeds, ranks or judges.
         max_output_tokens: How much the model may write, if that is known.
+        streams: Whether the model is asked for a stream; ``False`` where it is known not to have one.
         prices: The model's prices, or ``None`` if they are not known.
         look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
     """
 
-    __slots__ = ("look_up", "max_output_tokens", "name", "prices", "renames", "route", "row")
+    __slots__ = (
+        "is_refused",
+        "lacking",
+        "look_up",
+        "max_output_tokens",
+        "model",
+        "name",
+        "prices",
+        "provider_class",
+        "provider_key",
+        "renames",
+        "route",
+        "row",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -53,10 +83,19 @@ class Target:
         row: ProviderConfig,
         model: ModelConfig | None,
         look_up: Callable[[], ModelConfig | None] | None,
+        provider_class: type | None = None,
     ) -> None:
         self.name = name
         self.route = route
         self.row = row
+        self.model = model
+        self.provider_class = provider_class
+        self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider
+        known = model.capabilities if model is not None and isinstance(model.capabilities, Mapping) else None
+        self.lacking = frozenset(word for word, can in known.items() if not can) if known else frozenset()
+        makes = known is not None and any(known.get(word) for word in ("image_output", "audio_output", "speech"))
+        self.is_refused = "chat" in self.lacking and not makes and route.generator is None
+        self.streams = model is None or model.supports_streaming
         self.renames: Mapping[str, str | None] = {**row.renames, **(model.renames if model is not None else {})}
         self.max_output_tokens = model.max_output_tokens if model is not None else None
         self.prices = PriceList(model) if model is not None else None
@@ -75,13 +114,19 @@ class Call:
         "_timeout",
         "_translate",
         "attempt",
+        "before",
         "clock",
+        "how",
         "key",
         "messages",
+        "operation",
         "options",
         "provider",
         "receipt",
+        "repair",
+        "spent",
         "target",
+        "wanted",
     )
 
     def __init__(
@@ -89,11 +134,12 @@ class Call:
         target: Target,
         provider: Provider,
         key: Key | None,
-        messages: Sequence[Message],
+        messages: Sequence[Any],
         options: dict[str, Any],
         renamed: Mapping[str, str],
         dropped: Sequence[str],
         *,
+        operation: str | None = None,
         timeout: float,
         deadline: float,
         max_attempts: int,
@@ -115,6 +161,15 @@ class Call:
         self._began = 0.0
         route = target.route
         self.attempt: Attempt | None = None
+        # The method of the provider that is called with messages, where it is not to generate.
+        self.operation = operation
+        # What is awaited before anything is sent: media are loaded, the request is judged.
+        self.before: list[Callable[[Call], Awaitable[None]]] | None = None
+        self.wanted: Wanted | None = None
+        self.how: How = "json_schema"
+        self.repair = False
+        # What earlier sends that brought an answer have cost.
+        self.spent: tuple[Decimal | None, CostState] | None = None
         self.receipt = Receipt(
             model_name=target.name,
             provider=route.provider,
@@ -125,12 +180,14 @@ class Call:
             currency=target.row.currency,
         )
 
-    async def answer(self) -> LLMResponse:
-        """Send until there is an answer or no sense in going on.
+    async def answer(self) -> Any:
+        """Send until there is an answer or no sense in going on: an ``LLMResponse``, or the operation's ``Result``.
 
         Raises:
             LLMError: What failed, with the receipt.
         """
+        if self.before is not None:
+            await self.prepare()
         wait, why = 0.0, None
         while True:
             attempt = self.begin(wait, why)
@@ -145,7 +202,42 @@ class Call:
                 response = self._wrapped(response)
             response.latency = attempt.latency = self.clock.monotonic() - self._began
             await self.settle(response)
-            return response
+            return response if self.wanted is None else await self._structured(response)
+
+    async def prepare(self) -> None:
+        """Do what must be done before the first send, within the deadline."""
+        steps, self.before = self.before or [], None
+        try:
+            for step in steps:
+                with TimeLimit(self.clock, self._deadline_at - self.clock.monotonic()):
+                    await step(self)
+        except TimeLimitPassed:
+            raise self.expired(is_deadline=True) from None
+        except LLMError as exc:
+            exc.receipt = exc.receipt or self.receipt
+            raise
+
+    async def _structured(self, response: LLMResponse) -> LLMResponse:
+        """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
+        assert self.wanted is not None
+        try:
+            finish(self.wanted, self.how, response)
+        except InvalidOutputError as exc:
+            self.note_invalid(exc, "asked once more" if self.repair else "raised: repair=True would ask once more")
+            if not self.repair:
+                raise
+            self.repair = False
+            self.spent = (self.receipt.cost, self.receipt.cost_state)
+            self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
+            again: LLMResponse = await self.answer()
+            return again
+        return response
+
+    def note_invalid(self, exc: InvalidOutputError, then: str) -> None:
+        """Write down that an answer is not of the form that was asked for."""
+        exc.provider, exc.model, exc.receipt = self.receipt.provider, self.target.route.model, self.receipt
+        if self.attempt is not None:
+            self.attempt.error, self.attempt.then = f"{type(exc).__name__}: {exc}", then
 
     def begin(self, wait: float, why: str | None) -> Attempt:
         """Open the next attempt."""
@@ -242,7 +334,7 @@ class Call:
         if isinstance(error, LLMError):
             error.receipt = self.receipt
 
-    async def settle(self, response: LLMResponse) -> None:
+    async def settle(self, response: LLMResponse | Result) -> None:
         """Give the answer its names, its cost and its receipt."""
         attempt = self.attempt
         target = self.target
@@ -268,6 +360,8 @@ class Call:
         cost, state = self.cost_of(response.usage, wire)
         response.cost = attempt.cost = receipt.cost = cost
         receipt.cost_state = state
+        if self.spent is not None:
+            receipt.cost, receipt.cost_state = total_cost(self.spent, (cost, state))
 
     def cost_of(self, usage: Usage, wire: WireAnswer | None) -> tuple[Decimal | None, CostState]:
         """What the attempt cost, and how that is known. What the provider itself billed wins."""
@@ -280,6 +374,8 @@ class Call:
 
     def _send(self) -> Awaitable[Any]:
         route = self.target.route
+        if self.operation is not None:
+            return getattr(self.provider, self.operation)(*self.messages, route.model, **self.options)  # type: ignore[no-any-return]
         if route.generator is None:
             return self.provider.generate(self.messages, route.model, **self.options)
         if isinstance(route.generator, str):
@@ -294,18 +390,37 @@ class Call:
 
     def open_stream(self) -> AsyncIterator[StreamPiece]:
         """The provider's pieces."""
-        return self.provider.stream(self.messages, self.target.route.model, **self.options)
+        pieces = self.provider.stream(self.messages, self.target.route.model, **self.options)
+        return pieces if self.wanted is None else as_text(pieces, self.how, self.wanted.name)
 
     async def whole_as_stream(self) -> AsyncIterator[str | LLMResponse]:
         """For what cannot stream: its answer in one piece."""
         response = self._wrapped(await self._send())
+        if self.how == "tool" and self.wanted is not None:
+            finish(self.wanted, self.how, response)
         if response.content:
             yield response.content
         yield response
 
-    def _wrapped(self, response: Any) -> LLMResponse:
-        if isinstance(response, LLMResponse):
+    def _wrapped(self, response: Any) -> Any:
+        if isinstance(response, LLMResponse if self.operation in (None, "speech") else Result):
             return response
+        if self.operation is not None:
+            raise TypeError(f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}: see BaseLLMProvider")
         if isinstance(response, str):
             return LLMResponse(response, self.target.route.model)
         raise TypeError(f"{type(self.provider).__name__} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
+
+
+_STATES: tuple[CostState, ...] = ("billed", "exact", "estimated", "unknown")
+
+
+def total_cost(*costs: tuple[Decimal | None, CostState]) -> tuple[Decimal | None, CostState]:
+    """The sum of several costs, which is known no better than the worst known of them."""
+    known = [cost for cost, _ in costs if cost is not None]
+    if len(known) < len(costs):
+        return None, "unknown"
+    states = {state for _, state in costs}
+    if states == {"billed", "exact"}:
+        return sum(known, Decimal()), "exact"
+    return sum(known, Decimal()), max(states, key=_STATES.index)

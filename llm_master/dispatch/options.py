@@ -20,6 +20,10 @@ KNOWN_OPTIONS = frozenset(
     "min_tokens mirostat mirostat_eta mirostat_tau models n_predict n_probs num_ctx num_predict plugins preset prompt_mode provider "
     "random_seed reasoning reasoning_format repeat_last_n repeat_penalty repetition_penalty route safe_prompt search_mode "
     "search_parameters search_settings stop_token_ids structured_outputs tfs_z thinking think tool_stream top_a top_k top_n_sigma transforms "
+    "dimensions input_type truncate truncation task task_type title top_n max_tokens_per_doc return_documents embedding_types output_dtype "
+    "output_dimension encoding_format instructions response_mime style_id substyle controls negative_prompt n_images mask output_format "
+    "output_compression partial_images input_fidelity width height aspect_ratio safety_tolerance prompt_upsampling raw steps guidance "
+    "include conversation previous_response_id truncation max_tool_calls text store prompt_template "
     "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format "
     # Other wire formats' own names.
     "topK topP presencePenalty frequencyPenalty maxOutputTokens stopSequences candidateCount responseLogprobs responseMimeType responseSchema "

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from llm_master.clock import TimerHandle
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
-from llm_master.errors import LLMError, ProviderError, ServerError, StreamInterruptedError
+from llm_master.errors import InvalidOutputError, LLMError, ProviderError, ServerError, StreamInterruptedError
+from llm_master.structured import finish
 from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, TextDelta, ToolCall, ToolCallDelta, Usage
 
 
@@ -134,6 +135,8 @@ class LLMStream:
         self._task = asyncio.current_task()
         self._since = self._call.clock.monotonic()
         try:
+            if self._call.before is not None:
+                await self._call.prepare()
             await self._open()
         except BaseException as exc:
             self._done = True
@@ -244,6 +247,12 @@ class LLMStream:
         await call.settle(response)
         self._response = response
         self._source = None
+        if call.wanted is not None:
+            try:
+                finish(call.wanted, "json_schema", response)  # a tool's arguments have been made text on the way
+            except InvalidOutputError as exc:
+                call.note_invalid(exc, "raised")
+                raise
 
     def _close_attempt(self, then: str) -> None:
         """End without an end: the caller's wish, or a cancellation. Sent tokens are not known, so neither is the cost."""

@@ -58,6 +58,8 @@ class AnthropicProvider(HTTPProvider):
     """``claude-*``. Options by OpenAI's names are translated; Anthropic's own go through as they are."""
 
     needs_max_tokens = True
+    reads_text_files = True
+    refused_schema_words = _SCHEMA_LIMITS
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""

@@ -59,6 +59,12 @@ class BaseLLMProvider(ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._sync_client: Any = None
 
+    reads_text_files: ClassVar[bool] = False
+    """Whether a text file may be sent as a file; else it becomes text."""
+
+    refused_schema_words: ClassVar[frozenset[str]] = frozenset()
+    """Keywords of JSON schemas that the API refuses. In a schema made of a class they are said in its descriptions instead."""
+
     needs_max_tokens: ClassVar[bool] = False
     """Whether every request must say how much the model may write; the engine then adds what the model can."""
 
@@ -100,25 +106,26 @@ class BaseLLMProvider(ABC):
 
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
         """One vector for each input, in their order. The engine gives no more inputs than ``config.embed_batch_size``."""
-        raise self._cannot("make embeddings")
+        raise self.cannot("make embeddings")
 
     async def moderate(self, inputs: Sequence[Any], model: str, **options: Any) -> ModerationResponse:
         """One judgement for each input, in their order. An input is a text, or a list of content parts."""
-        raise self._cannot("moderate")
+        raise self.cannot("moderate")
 
     async def rerank(self, query: str, documents: Sequence[str], model: str, **options: Any) -> RerankResponse:
         """The documents by relevance to ``query``; with ``top_n`` among the options, only so many."""
-        raise self._cannot("rerank")
+        raise self.cannot("rerank")
 
     async def speech(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
         """Speak the last user message."""
-        raise self._cannot("speak")
+        raise self.cannot("speak")
 
     async def count_tokens(self, messages: Sequence[Message], model: str, **options: Any) -> int | None:
         """How many tokens the request has by the provider's own count; ``None`` where it offers none."""
         return None
 
-    def _cannot(self, what: str) -> InvalidRequestError:
+    def cannot(self, what: str) -> InvalidRequestError:
+        """The error for what this provider does not offer."""
         return InvalidRequestError(
             f"{self.config.display_name or self.config.name or type(self).__name__} cannot {what} here: ask another provider"
         )

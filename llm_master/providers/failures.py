@@ -31,7 +31,7 @@ BY_CODE: dict[type[e.ProviderError], frozenset[str]] = {
     ),
     e.ContentPolicyError: frozenset(
         "content_policy_violation content_filter content_policy responsibleaipolicyviolation data_inspection_failed "
-        "moderation_blocked safety 1301".split()
+        "moderation_blocked safety image_content_policy_violation misalignment_policy_violation bio_policy 1301".split()
     ),
     e.ModelNotFoundError: frozenset(
         "model_not_found invalid_model model_not_available resource_not_found_error not_found_error 1211".split()

@@ -65,6 +65,9 @@ _SCHEMA_WORDS = frozenset(
 class GeminiProvider(HTTPProvider):
     """``gemini-*``. Options by OpenAI's names are translated; Gemini's own (``safetySettings``, ``topK``, ...) go through."""
 
+    reads_text_files = True
+    refused_schema_words = _SCHEMA_WORDS
+
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         # https://ai.google.dev/gemini-api/docs/function-calling#multimodal

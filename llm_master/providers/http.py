@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
 from llm_master.providers.sse import SSEParser
+from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import (
@@ -27,6 +28,8 @@ from llm_master.types import (
     Usage,
     WireAnswer,
 )
+
+R = TypeVar("R", LLMResponse, EmbeddingResponse, ModerationResponse, RerankResponse)
 
 
 class HTTPProvider(BaseLLMProvider):
@@ -59,10 +62,7 @@ class HTTPProvider(BaseLLMProvider):
         answer = await endpoint.post(encoded(body))
         if not 200 <= answer.status < 300:
             raise self.refused(answer, model, endpoint)
-        response = self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model)
-        if response.wire is not None:
-            response.wire.headers = answer.headers
-        return response
+        return with_headers(self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model), answer)
 
     async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces."""
@@ -117,6 +117,22 @@ class HTTPProvider(BaseLLMProvider):
         if endpoint is None:
             endpoint = self._endpoints[key] = self.new_endpoint(path, own)
         return endpoint
+
+    async def exchange(self, operation: str, path: str, body: Mapping[str, Any], model: str) -> Answer:
+        """Send a request that is no chat, to the row's place for the operation or else to ``path``; its 2xx answer.
+
+        Raises:
+            ProviderError: The provider refused it, or could not be reached.
+        """
+        endpoint = self._endpoints.get(operation)
+        if endpoint is None:
+            place = self.config.paths.get(operation, path)
+            base_url, path = (place, "") if place.startswith("http") else (None, place)
+            endpoint = self._endpoints[operation] = self.new_endpoint(path, self.headers({}), base_url)
+        answer = await endpoint.post(encoded(body))
+        if not 200 <= answer.status < 300:
+            raise self.refused(answer, model, endpoint)
+        return answer
 
     def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
         """An endpoint below the row's ``base_url``. A row's own header replaces ours, however it is spelt."""
@@ -204,6 +220,13 @@ class StreamReader:
     def end(self) -> StreamEnd:
         """The last event. Raises ``ServerError`` where the stream was cut off."""
         raise NotImplementedError
+
+
+def with_headers(response: R, answer: Answer) -> R:
+    """A result, with the headers that its answer had."""
+    if response.wire is not None:
+        response.wire.headers = answer.headers
+    return response
 
 
 def as_events(answer: LLMResponse) -> list[str | StreamEvent]:

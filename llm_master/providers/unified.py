@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import operator
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
+import attrs
+
 from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
+from llm_master.providers import embeddings, moderations, rerank
 from llm_master.providers.chat_stream import ChunkReader
-from llm_master.providers.failures import duration
-from llm_master.providers.http import HTTPProvider
+from llm_master.providers.failures import request_id
+from llm_master.providers.http import HTTPProvider, with_headers
+from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
+from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece
@@ -32,6 +37,7 @@ class UnifiedProvider(HTTPProvider):
         super().__init__(config)
         self._through_client = not is_stock(self.config.client_class)
         self._asks_for_usage = self.config.renames.get("stream_options", "stream_options") is not None
+        self._takes_base64 = self.config.renames.get("encoding_format", "encoding_format") is not None
         self._chat: Endpoint | None = None
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -92,26 +98,42 @@ class UnifiedProvider(HTTPProvider):
                 raise reader.failure
         yield reader.end()
 
-    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
-        """The ``x-ratelimit-*`` headers (https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers)."""
-
-        def number(name: str) -> int | None:
-            text = headers.get(f"x-ratelimit-{name}", "").partition(".")[0]
-            return int(text) if text.isdigit() else None
-
-        def moment(name: str) -> float | None:
-            # A duration from now on, as 1m30s.
-            seconds = duration(headers.get(f"x-ratelimit-{name}", ""))
-            return None if seconds is None else time.time() + seconds
-
-        return RateLimitState(
-            requests_limit=number("limit-requests"),
-            requests_remaining=number("remaining-requests"),
-            requests_reset=moment("reset-requests"),
-            tokens_limit=number("limit-tokens"),
-            tokens_remaining=number("remaining-tokens"),
-            tokens_reset=moment("reset-tokens"),
+    async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
+        """Vectors of texts."""
+        body = embeddings.request(inputs, model, options, base64_by_default=self._takes_base64)
+        if self._through_client:
+            made = await self._call_client("embeddings", body, ("model", "input", "encoding_format"))
+            return embeddings.read_answer(_body_of(made), status=200, request_id=None, model=model, expected=len(inputs))
+        answer = await self.exchange("embed", "/embeddings", body, model)
+        response = embeddings.read_answer(
+            answer.body, status=answer.status, request_id=request_id(answer.headers), model=model, expected=len(inputs)
         )
+        return with_headers(response, answer)
+
+    async def moderate(self, inputs: Sequence[Any], model: str, **options: Any) -> ModerationResponse:
+        """The judgement on each input. One in parts goes out alone, since that API takes several inputs as texts only."""
+        if any(not isinstance(item, str) for item in inputs) and len(inputs) > 1:
+            parts = [await self.moderate([item], model, **options) for item in inputs]
+            return attrs.evolve(parts[-1], results=[result for part in parts for result in part.results])
+        sent = inputs if isinstance(inputs[0], str) else inputs[0]
+        answer = await self.exchange("moderate", "/moderations", {"model": model, "input": sent, **options}, model)
+        response = moderations.read_answer(
+            answer.body, status=answer.status, request_id=request_id(answer.headers), model=model, expected=len(inputs)
+        )
+        return with_headers(response, answer)
+
+    async def rerank(self, query: str, documents: Sequence[str], model: str, **options: Any) -> RerankResponse:
+        """Documents by relevance."""
+        body = {"model": model, "query": query, "documents": documents, **options}
+        answer = await self.exchange("rerank", "/rerank", body, model)
+        response = rerank.read_answer(
+            answer.body, status=answer.status, request_id=request_id(answer.headers), model=model, documents=documents
+        )
+        return with_headers(response, answer)
+
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+        """The ``x-ratelimit-*`` headers."""
+        return limits_in(headers)
 
     speech = speech
     """By which ``generate_map`` reaches it by name."""
@@ -136,10 +158,13 @@ class UnifiedProvider(HTTPProvider):
                 await closed
 
     async def _create(self, body: Mapping[str, Any]) -> Any:
-        # Everything but these is no parameter of the SDK's method in every version; extra_body carries it as it is.
-        named = {key: body[key] for key in ("model", "messages", "stream", "tools", "response_format") if key in body}
+        return await self._call_client("chat.completions", body, ("model", "messages", "stream", "tools", "response_format"))
+
+    async def _call_client(self, resource: str, body: Mapping[str, Any], parameters: Sequence[str]) -> Any:
+        # Everything else is no parameter of the SDK's method in every version; extra_body carries it as it is.
+        named = {key: body[key] for key in parameters if key in body}
         extra = {key: value for key, value in body.items() if key not in named}
-        create = self.client.chat.completions.create
+        create = operator.attrgetter(f"{resource}.create")(self.client)
         if hasattr(self.client, "__aenter__"):
             return await create(**named, extra_body=extra)
         return await asyncio.to_thread(create, **named, extra_body=extra)

@@ -2,7 +2,7 @@
 
 Written from the public references, and from nothing of the library:
 
-* https://platform.openai.com/docs/api-reference/chat
+* https://platform.openai.com/docs/api-reference/chat, .../responses, .../responses-streaming
 * https://docs.anthropic.com/en/api/messages, .../build-with-claude/streaming, https://docs.anthropic.com/en/api/errors
 * https://ai.google.dev/api/generate-content, https://cloud.google.com/apis/design/errors
 """
@@ -442,9 +442,156 @@ class GenerateContent(Format):
         return said
 
 
-CHAT, ANTHROPIC, GEMINI = ChatCompletions(), Messages(), GenerateContent()
+class Responses(Format):
+    """OpenAI's Responses API."""
+
+    key_headers: ClassVar = {"authorization": "Bearer KEY"}
+    finish_reasons: ClassVar = {
+        "stop": "completed",
+        "length": "max_output_tokens",
+        "tool_calls": "completed",
+        "content_filter": "content_filter",
+    }
+    option_names: ClassVar = {"max_tokens": ("max_output_tokens",), "temperature": ("temperature",)}
+    unsupported: ClassVar = "seed"
+
+    usage: ClassVar = {
+        "input_tokens": INPUT,
+        "input_tokens_details": {"cached_tokens": CACHED},
+        "output_tokens": OUTPUT,
+        "output_tokens_details": {"reasoning_tokens": REASONING},
+        "total_tokens": INPUT + OUTPUT,
+    }
+
+    def answer(
+        self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None, *, thinking: tuple[str, str] | None = None
+    ) -> Any:
+        output: list[Any] = []
+        if thinking:
+            summary = [{"type": "summary_text", "text": thinking[0]}]
+            output.append({"id": "rs_1", "type": "reasoning", "summary": summary, "encrypted_content": thinking[1]})
+        if text:
+            part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+            output.append({"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]})
+        output += [
+            {
+                "id": f"fc_{number}",
+                "type": "function_call",
+                "status": "completed",
+                "call_id": id,
+                "name": name,
+                "arguments": json.dumps(arguments),
+            }
+            for number, (id, name, arguments) in enumerate(calls)
+        ]
+        incomplete = finish not in (None, "completed")
+        return {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1_800_000_000,
+            "status": "incomplete" if incomplete else "completed",
+            "error": None,
+            "incomplete_details": {"reason": finish} if incomplete else None,
+            "model": "served-1",
+            "output": output,
+            "usage": self.usage,
+        }
+
+    def _event(self, kind: str, **fields: Any) -> str:
+        return _event({"type": f"response.{kind}", "sequence_number": 0, **fields}, f"response.{kind}")
+
+    def preface(self) -> list[str]:
+        begun = {**self.answer(), "status": "in_progress", "usage": None}
+        return [self._event("created", response=begun), self._event("in_progress", response=begun)]
+
+    def stream(
+        self, *texts: str, calls: Sequence[Call] = (), finish: str | None = None, thinking: tuple[str, str] | None = None
+    ) -> list[str]:
+        whole = self.answer("".join(texts), calls, finish, thinking=thinking)
+        events = self.preface()
+        for index, item in enumerate(whole["output"]):
+            where = {"item_id": item["id"], "output_index": index}
+            begun = {**item, **{key: type(item[key])() for key in ("content", "summary", "arguments") if key in item}}
+            events.append(self._event("output_item.added", output_index=index, item={**begun, "status": "in_progress"}))
+            if item["type"] == "message":
+                events.append(self._event("content_part.added", **where, content_index=0, part={"type": "output_text", "text": ""}))
+                events += [self._event("output_text.delta", **where, content_index=0, delta=text, logprobs=[]) for text in texts]
+                events.append(self._event("output_text.done", **where, content_index=0, text="".join(texts)))
+            elif item["type"] == "reasoning":
+                for piece in _halves(item["summary"][0]["text"]):
+                    events.append(self._event("reasoning_summary_text.delta", **where, summary_index=0, delta=piece))
+            else:
+                events += [self._event("function_call_arguments.delta", **where, delta=piece) for piece in _halves(item["arguments"])]
+                events.append(self._event("function_call_arguments.done", **where, arguments=item["arguments"]))
+            events.append(self._event("output_item.done", output_index=index, item=item))
+        return [*events, self._event(whole["status"], response=whole)]
+
+    def error(self, kind: str, *, retry_after: int = 7) -> Refusal:
+        return CHAT.error(kind, retry_after=retry_after)
+
+    def error_event(self) -> str:
+        return _event({"type": "error", "code": "server_error", "message": "The engine is overloaded.", "param": None}, "error")
+
+    def read(self, path: str, body: Any) -> Said:
+        assert path.endswith("/responses"), path
+        refused = {"messages", "max_tokens", "max_completion_tokens", "response_format", "stop", "seed", "n", "reasoning_effort"}
+        assert not body.keys() & refused, f"Unsupported parameter: {body.keys() & refused}"
+        said = Said(body["model"], body.get("stream", False), system=body.get("instructions", ""))
+        open_calls: list[str] = []
+        speaker = ""
+        for item in body["input"]:
+            kind = item.get("type", "message")
+            before, speaker = speaker, item.get("role") or ("tool" if kind.endswith("_output") else "assistant")
+            if speaker == "assistant" != before:
+                said.assistant.append("")  # its items up to the next that is another's are one turn
+            if kind == "message":
+                self._message(said, item)
+            elif kind == "function_call":
+                assert item.keys() <= {"type", "id", "status", "call_id", "name", "arguments"}, item.keys()
+                open_calls.append(item["call_id"])
+                said.calls.append((item["name"], json.loads(item["arguments"])))
+            elif kind == "function_call_output":
+                assert item.keys() == {"type", "call_id", "output"}, item.keys()
+                assert item["call_id"] in open_calls, f"No tool call found for function call output with call_id {item['call_id']}."
+                open_calls.remove(item["call_id"])
+                said.results[item["call_id"]] = item["output"]
+            else:
+                assert kind == "reasoning" and isinstance(item["summary"], list), kind
+        assert not open_calls, f"No tool output found for function call {open_calls}."
+        for tool in body.get("tools", ()):
+            assert tool["type"] == "function" and tool["strict"] is False, "in this API a function is strict unless it says not to be"
+            said.tools[tool["name"]] = tool["parameters"]
+        form = body.get("text", {}).get("format", {"type": "text"})
+        if form["type"] == "json_schema":
+            assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", form["name"]), form["name"]
+            said.schema = form["schema"]
+        said.max_tokens, said.temperature = body.get("max_output_tokens"), body.get("temperature")
+        return said
+
+    def _message(self, said: Said, item: Any) -> None:
+        assert item.keys() <= {"type", "id", "status", "role", "content", "phase"}, item.keys()
+        role, content = item["role"], item["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        text = ""
+        for part in parts:
+            if part["type"] == "input_image":
+                assert part["detail"] in ("auto", "low", "high"), "Missing required parameter: detail"
+                said.images.append(_data_uri(part["image_url"]))
+            else:
+                assert part["type"] in ("text", "output_text" if role == "assistant" else "input_text"), f"Invalid value: {part['type']}"
+                text += part["text"]
+        if role in ("system", "developer"):
+            said.system += text
+        elif role == "user":
+            said.user.append(text)
+        else:
+            assert role == "assistant", f"Invalid value: {role}"
+            said.assistant[-1] += text
+
+
+CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateContent(), Responses()
 
 
 def format_of(row: str) -> Format:
-    """The format that a row of the table speaks."""
-    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI}.get(row, CHAT)
+    """The format that a row speaks."""
+    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES}.get(row, CHAT)

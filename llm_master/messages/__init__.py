@@ -1,11 +1,26 @@
-"""What goes in: the conversation of a call."""
+"""What goes in: the conversation of a call, with its images, audio and files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from llm_master.errors import InvalidRequestError
+from llm_master.messages.content import MediaPolicy, Pending
+from llm_master.messages.loading import loaded, loaded_now
+from llm_master.messages.parts import SPELLINGS, kinds, normalized, with_attachments
 from llm_master.types import Message
+
+__all__ = [
+    "MediaPolicy",
+    "Pending",
+    "checked_conversation",
+    "has_media",
+    "kinds",
+    "loaded",
+    "loaded_now",
+    "normalized",
+    "with_attachments",
+]
 
 
 def checked_conversation(messages: Sequence[Message] | None, prompt: str | None) -> Sequence[Message]:
@@ -35,3 +50,22 @@ def checked_conversation(messages: Sequence[Message] | None, prompt: str | None)
         if not isinstance(role, str) or not role:
             raise InvalidRequestError(f'messages[{position}] has no role: give "system", "user", "assistant" or "tool"')
     return messages
+
+
+def has_media(messages: Sequence[Message]) -> bool:
+    """Whether a checked conversation holds anything but plain text, so that it must be normalized.
+
+    It does where a content is a list with a part that is no ``{"type": "text"}``, or where a message has one of the keys
+    ``image_paths``, ``images``, ``image_details``, ``parts`` or ``text``.
+    """
+    for message in messages:
+        content = message.get("content")
+        if content.__class__ is str and len(message) == 2:  # role and content: what nearly every message is
+            continue
+        if not SPELLINGS.isdisjoint(message):
+            return True
+        if isinstance(content, (list, tuple)):
+            for part in content:
+                if not isinstance(part, Mapping) or part.get("type") != "text":
+                    return True
+    return False

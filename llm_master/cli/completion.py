@@ -1,0 +1,33 @@
+"""``llm-master completion``, and what is offered for a model's name."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Print the script that completes commands, options and model names.
+
+    \b
+    bash:  llm-master completion bash >> ~/.bashrc
+    zsh:   llm-master completion zsh >> ~/.zshrc
+    fish:  llm-master completion fish > ~/.config/fish/completions/llm-master.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(click.get_current_context().find_root().command, {}, "llm-master", "_LLM_MASTER_COMPLETE").source())
+
+
+def model_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Registered models and providers that begin as what is typed. Reads tables only: no key, no network."""
+    from llm_master.model_registry import ModelRegistry
+    from llm_master.provider_configs import PROVIDER_CONFIGS
+
+    names = [*PROVIDER_CONFIGS, *ModelRegistry.list_models()]
+    names += [name.partition("/")[2] for name in names if "/" in name and "/" not in incomplete]
+    return [CompletionItem(name) for name in sorted(set(names)) if name.startswith(incomplete)]

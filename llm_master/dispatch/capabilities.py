@@ -1,0 +1,63 @@
+"""What a model is known not to do is refused before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llm_master.errors import InvalidRequestError
+
+CAPABILITY_OF = {
+    "tools": "tools",
+    "functions": "tools",
+    "reasoning_effort": "reasoning",
+    "web_search_options": "web_search",
+    "modalities": "audio_output",
+}
+"""Options that ask for a capability."""
+
+_SAID = {
+    "chat": "chat",
+    "tools": "call tools",
+    "vision": "read images",
+    "audio_input": "hear audio",
+    "video_input": "watch video",
+    "pdf": "read PDF files",
+    "reasoning": "reason by reasoning_effort",
+    "web_search": "search the web",
+    "embedding": "make embeddings",
+    "rerank": "rerank",
+    "moderation": "moderate",
+    "image_output": "make images",
+    "audio_output": "speak",
+    "speech": "speak",
+}
+
+_MODALITIES = {"audio": "audio_output", "image": "image_output"}
+
+
+def lacking_options(options: Mapping[str, Any], lacking: frozenset[str]) -> list[str]:
+    """The options among those given that ask for what the model is known not to do."""
+    found = [
+        name
+        for name, word in CAPABILITY_OF.items()
+        if name != "modalities" and word in lacking and options.get(name) not in (None, "none", [], ())
+    ]
+    modalities = options.get("modalities")
+    if isinstance(modalities, (list, tuple)) and any(_MODALITIES.get(str(kind).lower()) in lacking for kind in modalities):
+        found.append("modalities")
+    return found
+
+
+def refuse_lacking(asked: Iterable[str], lacking: frozenset[str], model_name: str) -> None:
+    """Refuse what a model is known not to do.
+
+    Raises:
+        InvalidRequestError: Names the model and what it does not do.
+    """
+    words = [_SAID.get(word, word) for word in asked if word in lacking]
+    if words:
+        raise InvalidRequestError(
+            f"{model_name} is known not to {' or '.join(words)}, so nothing was sent: take another model, or correct its "
+            "capabilities with ModelRegistry.register()"
+        )

@@ -1,0 +1,352 @@
+"""The engine behind ``QueryLLM``: what all objects with equal settings share."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from llm_master import pricing
+from llm_master.dispatch.call import Call, Target
+from llm_master.dispatch.capabilities import CAPABILITY_OF, lacking_options, refuse_lacking
+from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
+from llm_master.dispatch.resolve import Resolver
+from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
+from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, loaded, normalized, with_attachments
+from llm_master.model_registry import ModelRegistry
+from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
+from llm_master.providers.base import BaseLLMProvider, load, translates
+from llm_master.providers.sdk import translated
+from llm_master.providers.short import BaseProvider, ShortForm
+from llm_master.rows import base_variable, key_variables
+from llm_master.settings.environment import Environment, current_environment
+from llm_master.snapshot import Snapshot, provider_class
+from llm_master.structured import How, Wanted, apply, choose, wanted
+from llm_master.types import Message
+
+
+class Engine:
+    """What all ``QueryLLM`` objects with equal settings share: rows, keys, providers, resolved names."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._providers: dict[object, BaseLLMProvider] = {}
+        self._targets: dict[str, Target] = {}
+        self._registry_version = ModelRegistry.CONFIGS.version
+        self._drop = snapshot.options.on_unsupported == "drop"
+        self._resolver = Resolver(
+            snapshot.rows,
+            usable=snapshot.usable,
+            registered=self._registered,
+            registered_names=ModelRegistry.list_models,
+            preferred=snapshot.options.preferred_provider,
+            missing=self._missing,
+        )
+
+    def call(
+        self,
+        model_name: str,
+        messages: Sequence[Message] | None,
+        prompt: str | None,
+        response_format: Any,
+        tools: Sequence[Mapping[str, Any]] | None,
+        timeout: float | None,
+        deadline: float,
+        extra_body: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> Call:
+        """Check, resolve and translate one query. Nothing is sent yet."""
+        conversation = checked_conversation(messages, prompt)
+        drop = self._drop
+        if options:
+            if "on_unsupported" in options:
+                drop = _drops(options.pop("on_unsupported"))
+            if not _ATTACHMENTS.isdisjoint(options):
+                given = {_ATTACHED.get(name, name): options.pop(name) for name in _ATTACHMENTS.intersection(options)}
+                conversation = with_attachments(conversation, **{name: value for name, value in given.items() if value is not None})
+            check_names(options)
+            if any(value is None for value in options.values()):  # None says "not given"
+                options = {name: value for name, value in options.items() if value is not None}
+        if tools is not None:
+            options["tools"] = tools
+        target = self.target(model_name)
+        route = target.route
+        if route.options:
+            options = {**route.options, **options}
+        provider = self._providers.get(target.provider_key) or self._provider(target)
+        pending = None
+        if has_media(conversation):
+            pending = self.media_policy(target, provider)
+            conversation = normalized(conversation, pending)
+            refuse_lacking(kinds(conversation), target.lacking, model_name)
+        renamed: dict[str, str] = {}
+        dropped: list[str] = []
+        if target.lacking:
+            if target.is_refused:
+                refuse_lacking(("chat",), target.lacking, model_name)
+            if options and (asked := lacking_options(options, target.lacking)):
+                if not drop:
+                    refuse_lacking([CAPABILITY_OF.get(name, name) for name in asked], target.lacking, model_name)
+                dropped += asked
+                options = {name: value for name, value in options.items() if name not in asked}
+        form = None
+        if response_format is not None:
+            if route.generator is not None or (form := wanted(response_format)) is None:
+                options["response_format"] = response_format  # a generator's own, as url or mp3
+            else:
+                form = form.without(provider.refused_schema_words)
+                how = choose(form, self._how(target, form), options)
+                conversation, options = apply(form, how, conversation, options)
+        if target.renames and options:
+            renamed, refused = rename(options, target.renames, route.provider)
+            refuse(refused, route.provider, drop=drop)
+            dropped += refused
+        if route.generator is None and translates(provider):
+            if provider.needs_max_tokens and target.max_output_tokens and options.keys().isdisjoint(_MAX_TOKENS):
+                options["max_tokens"] = target.max_output_tokens
+            check_kinds(options)
+            said = provider.translate(route.model, options)
+            refuse(said.unsupported, route.provider, drop=drop)
+            options = said.options
+            renamed |= said.renamed
+            dropped += said.dropped + said.unsupported
+        call = self._call(target, provider, conversation, options, renamed, dropped, timeout, deadline, extra_body)
+        if pending is not None:
+            call.before = [_loading(pending)]
+        if form is not None:
+            call.wanted, call.how, call.receipt.structured_output = form, how, how
+        return call
+
+    def operation(
+        self,
+        name: str,
+        capability: str,
+        model_name: str,
+        payload: Sequence[Any],
+        timeout: float | None,
+        deadline: float,
+        extra_body: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> Call:
+        """Check and resolve one call of a provider's other methods, which are given ``payload`` and the wire id."""
+        drop = _drops(options.pop("on_unsupported")) if "on_unsupported" in options else self._drop
+        check_names(options)
+        options = {option: value for option, value in options.items() if value is not None}
+        target = self.target(model_name)
+        provider = self._providers.get(target.provider_key) or self._provider(target)
+        refuse_lacking((capability,), target.lacking, model_name)
+        if getattr(type(provider), name) is getattr(BaseLLMProvider, name):
+            raise provider.cannot(OPERATIONS[name])
+        options = {**target.route.options, **options}
+        renamed, refused = rename(options, target.renames, target.route.provider)
+        refuse(refused, target.route.provider, drop=drop)
+        return self._call(target, provider, payload, options, renamed, refused, timeout, deadline, extra_body, name)
+
+    def _call(
+        self,
+        target: Target,
+        provider: BaseLLMProvider,
+        payload: Sequence[Any],
+        options: dict[str, Any],
+        renamed: Mapping[str, str],
+        dropped: Sequence[str],
+        timeout: float | None,
+        deadline: float,
+        extra_body: Mapping[str, Any] | None,
+        operation: str | None = None,
+    ) -> Call:
+        if extra_body is not None:
+            if not isinstance(extra_body, Mapping):
+                raise InvalidRequestError(f'extra_body is a {type(extra_body).__name__}: give a dict, as {{"top_k": 40}}')
+            options.update(extra_body)
+        if timeout is None:
+            timeout = target.row.timeout
+        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+            if seconds.__class__ not in _NUMBERS or not seconds > 0:
+                raise InvalidRequestError(f"{name} is {seconds!r}: give seconds above 0")
+        settings = self.snapshot.options
+        keys = self.snapshot.keys[target.route.provider]
+        return Call(
+            target,
+            provider,
+            keys[0] if keys else None,
+            payload,
+            options,
+            renamed,
+            dropped,
+            operation=operation,
+            timeout=timeout,
+            deadline=deadline,
+            max_attempts=settings.max_attempts,
+            clock=settings.clock,
+            translate=translated,
+        )
+
+    def media_policy(self, target: Target, provider: BaseLLMProvider) -> MediaPolicy:
+        """How media that go to this target are loaded."""
+        settings = self.snapshot.options
+        return MediaPolicy(
+            # A generator is given the media themselves: what it does with them, only it knows.
+            takes_urls=frozenset(target.row.takes_urls if target.route.generator is None else ()),
+            reads_text_files=provider.reads_text_files,
+            max_bytes=settings.max_media_bytes,
+            allow_private_urls=settings.allow_private_urls,
+        )
+
+    @staticmethod
+    def _how(target: Target, form: Wanted) -> How:
+        """How an answer of a wanted form is asked for: by what the model is known to do, else by what its API has."""
+        known: Mapping[str, bool] = (target.model.capabilities if target.model is not None else None) or {}
+        if form.any_object and known.get("json_mode"):
+            return "json_object"
+        if "json_schema" not in known:
+            return target.row.structured_output  # type: ignore[return-value]  # checked with the row
+        ways: tuple[tuple[How, str], ...] = (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode"))
+        return next((how for how, capability in ways if known.get(capability)), "prompt")
+
+    def target(self, model_name: str) -> Target:
+        """Resolve a name; what was once resolved is kept until the registry changes."""
+        if self._registry_version != ModelRegistry.CONFIGS.version:
+            self._registry_version = ModelRegistry.CONFIGS.version
+            self._targets.clear()
+        try:
+            found = self._targets.get(model_name)
+        except TypeError:
+            found = None
+        if found is not None:
+            return found
+        route = self._resolver.resolve(model_name)
+        row = self.snapshot.rows[route.provider]
+        cls = None
+        if route.generator is not None:
+            generator: Any = route.generator
+            if isinstance(generator, str) and ":" in generator:
+                generator = load(generator, f"generate_map of provider {row.name!r}")
+            if isinstance(generator, type) and issubclass(generator, BaseLLMProvider):
+                cls, generator = generator, None
+            route = attrs.evolve(route, generator=generator)
+        config = ModelRegistry.get_config(route.model, route.provider) or ModelRegistry.get_config(model_name, route.provider)
+        look_up: Callable[[], Any] | None = None
+        if config is None and not row.skip_cost_calculation and row.base_url and pricing.may_look_up(row.base_url):
+            base_url, model = row.base_url, route.model
+
+            def look_up() -> Any:
+                return pricing.look_up(base_url, model)
+
+        if len(self._targets) >= _TARGETS:
+            self._targets.clear()
+        target = self._targets[model_name] = Target(model_name, route, row, config, look_up, cls)
+        return target
+
+    def _provider(self, target: Target) -> BaseLLMProvider:
+        name = target.route.provider
+        row = self.snapshot.rows[name]
+        keys = self.snapshot.keys[name]
+        bound = attrs.evolve(row, api_key=keys[0].secret if keys else None)
+        cls: type[BaseLLMProvider] = target.provider_class or provider_class(row)
+        provider = ShortForm(bound, cls) if issubclass(cls, BaseProvider) else cls(bound)
+        if not isinstance(provider, BaseLLMProvider):
+            raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
+        # Of two threads that come here at once, both get the object that was first.
+        return self._providers.setdefault(target.provider_key, provider)
+
+    @staticmethod
+    def _registered(name: str) -> str | None:
+        head, slash, _ = name.partition("/")
+        config = ModelRegistry.get_config(name)
+        if config is None:
+            return None
+        return config.provider or (head if slash and head in PROVIDER_CONFIGS else None)
+
+    def _missing(self, name: str) -> ConfigurationError:
+        """What a provider that is not usable lacks."""
+        row = self.snapshot.rows[name]
+        display = row.display_name or row.name
+        if not row.requires_key or self.snapshot.keys[name]:
+            return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
+        return MissingApiKeyError(
+            f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
+            f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
+        )
+
+
+def _drops(unsupported: Any) -> bool:
+    if unsupported not in ("error", "drop"):
+        raise InvalidRequestError(f'on_unsupported is {unsupported!r}: give "error" or "drop"')
+    return bool(unsupported == "drop")
+
+
+def _loading(policy: MediaPolicy) -> Callable[[Call], Awaitable[None]]:
+    async def load_media(call: Call) -> None:
+        call.messages = await loaded(call.messages, policy)
+
+    return load_media
+
+
+OPERATIONS = {"embed": "make embeddings", "moderate": "moderate", "rerank": "rerank", "speech": "speak"}
+"""The provider's other methods, in words."""
+
+_ATTACHMENTS = frozenset({"images", "image_paths", "image_details", "audio_paths", "files", "parts"})
+"""Options that are no options but media, for the last user message."""
+
+_ATTACHED = {"audio_paths": "audio"}
+
+_MAX_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
+
+_NUMBERS = (int, float)
+
+_TARGETS = 10_000
+"""Resolved names kept per engine. Names that come from users' input are unbounded in number."""
+
+_ENGINES = 64
+"""Engines kept although nobody holds one, so that a ``QueryLLM()`` per query finds the same again."""
+
+_recent: OrderedDict[tuple[Any, ...], Engine] = OrderedDict()
+_all: weakref.WeakSet[Engine] = weakref.WeakSet()
+_engines_lock = threading.Lock()
+
+
+def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine:
+    """The engine for these settings: an existing one wherever they are equal to its."""
+    global _last_default
+    default = config is None and not overrides
+    if default:
+        environment = current_environment()
+        last = _last_default
+        if last is not None and last[0] is environment and last[1] == PROVIDER_CONFIGS.version:
+            return last[2]
+    if overrides:
+        config = config.replace(overrides) if config is not None else LLMConfig(**overrides)
+    elif config is None:
+        config = _DEFAULT
+    # Cheap and exact: the same environment object, the same fields, the same table.
+    environment = config.environment
+    quick = (config.fingerprint(), environment, PROVIDER_CONFIGS.version)
+    try:
+        with _engines_lock:
+            engine = _recent.get(quick)
+            if engine is not None:
+                _recent.move_to_end(quick)
+                if default:
+                    _last_default = (environment, quick[2], engine)
+                return engine
+    except TypeError:
+        raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
+    snapshot = effective(config)
+    with _engines_lock:
+        engine = next((known for known in _all if known.snapshot == snapshot), None)
+        if engine is None:
+            engine = Engine(snapshot)
+            _all.add(engine)
+        _recent[quick] = engine
+        if len(_recent) > _ENGINES:
+            _recent.popitem(last=False)
+    return engine
+
+
+_last_default: tuple[Environment, int, Engine] | None = None
+_DEFAULT = LLMConfig()
