@@ -6,12 +6,14 @@ import asyncio
 import base64
 import gzip
 import socket
+import ssl
 import traceback
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import trustme
 from servers.scripted import FOREVER, ScriptedServer
 
 from llm_master import Image, InvalidRequestError, ProviderConnectionError, RequestTimeoutError
@@ -193,6 +195,15 @@ async def test_nobody_listens() -> None:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ProviderConnectionError, match="could not be fetched: .*refused"):
             await get(f"http://127.0.0.1:{taken.getsockname()[1]}/a.png")
+
+
+async def test_a_certificate_that_nobody_vouches_for() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as stranger:
+        with pytest.raises(ProviderConnectionError, match="TLS certificate was not accepted") as caught:
+            await get(f"https://127.0.0.1:{stranger.sockets[0].getsockname()[1]}/a.png?sig=SECRET")
+    assert "SECRET" not in str(caught.value)
 
 
 async def test_an_unknown_host() -> None:
@@ -412,6 +423,14 @@ async def test_where_private_urls_are_allowed_only_the_proxy_looks_names_up(
     server.answer(PNG)
     assert (await get("http://only.the-proxy.knows/a")).data == PNG
     assert names.asked == []
+
+
+async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:pw@proxy.invalid:3128")
+    with pytest.raises(ProviderConnectionError, match="could not be fetched") as caught:
+        await get("http://public.test/a.png?sig=SECRET")
+    assert "SECRET" not in str(caught.value)
+    assert "pw" not in str(caught.value)
 
 
 async def test_no_proxy_is_heeded(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
