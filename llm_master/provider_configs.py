@@ -66,6 +66,7 @@ _ROWS = {
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
         base_url="https://openrouter.ai/api/v1",
+        takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         default_model="openai/gpt-6-luna",
         supports_caching=True,
     ),

@@ -84,12 +84,14 @@ class MediaPolicy:
 
     Attributes:
         takes_urls: Kinds of which the provider itself fetches an http(s) URL: of ``image``, ``audio``, ``file``.
+        urls_need_a_type: Whether it fetches a URL only where it is told the media type, which the URL's ending must then say.
         reads_text_files: Whether it takes a text file as a file; else its text goes into the message.
         max_bytes: Bytes that one image, recording or file may have.
         allow_private_urls: Whether a URL may be fetched from an address that is not public.
     """
 
     takes_urls: frozenset[str] = attrs.field(default=frozenset({"image"}), converter=frozenset)
+    urls_need_a_type: bool = False
     reads_text_files: bool = False
     max_bytes: int = 20 * MIB
     allow_private_urls: bool = False
@@ -290,13 +292,10 @@ def _audio(item: Item, encoded: str, found: str | None, declared: str | None) ->
 def _file(item: Item, data: bytes, encoded: str | None, found: str | None, declared: str | None, policy: MediaPolicy) -> Part:
     name = item.fields.get("filename")
     media_type = found or declared or media_type_by_name(str(name or "")) or "application/octet-stream"
-    if not name:
-        ending = _ENDINGS.get(media_type) or next((ending for ending, kind in _BY_ENDING.items() if kind == media_type), "bin")
-        name = f"file.{ending}"
     if found == "text/plain" and not policy.reads_text_files:
-        return {"type": "text", "text": f"{name}:\n{text_of(data)}"}
+        return {"type": "text", "text": f"{name}:\n{text_of(data)}" if name else text_of(data)}
     uri = f"data:{media_type};base64,{encoded or _base64(data)}"
-    return {"type": "file", "file": {**item.fields, "filename": name, "file_data": uri}}
+    return {"type": "file", "file": {**item.fields, "file_data": uri}}
 
 
 def _base64(data: bytes) -> str:

@@ -268,7 +268,7 @@ def _image_url(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Part
     """``image_url`` and ``input_image``, as OpenAI writes them; the URL may be a path, too."""
     link = part.get("image_url")
     if link is None and part.get("file_id"):
-        return {"type": "file", "file": {"file_id": part["file_id"]}, **beside(part, "image_url", "file_id")}
+        return dict(part)  # an image that the provider keeps: only its own API knows it
     if isinstance(link, Mapping):
         source, fields = link.get("url"), {key: value for key, value in link.items() if key != "url"}
     else:

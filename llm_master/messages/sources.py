@@ -29,7 +29,9 @@ from llm_master.messages.content import (
 
 # "file-" and "file_" begin the ids of two files APIs, "files/" those of a third, whose URIs the last one is.
 _FILE_ID = re.compile(r"file[-_][A-Za-z0-9]{6,}|files/[a-z0-9-]+")
-_STORED = re.compile(r"gs://|https://generativelanguage\.googleapis\.com/[^?#]*files/", re.IGNORECASE)
+_STORED = re.compile(
+    r"gs://|https://generativelanguage\.googleapis\.com/[^?#]*files/|https://(?:www\.)?youtube\.com/|https://youtu\.be/", re.IGNORECASE
+)
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:", re.IGNORECASE)
 
 
@@ -98,7 +100,7 @@ def _of_uri(kind: Kind, uri: str, scheme: str, where: str, policy: MediaPolicy, 
         # An API that fetches files by itself means documents.
         kind = "image" if is_ == "image" else "audio"
         fields = {}
-    if kind in policy.takes_urls:
+    if kind in policy.takes_urls and not (policy.urls_need_a_type and media_type_by_name(uri) is None):
         return passed(Item(kind=kind, where=where, name=uri, fields=fields), uri)
     return _waiting(kind, uri, where, fields, is_url=True)
 

@@ -59,6 +59,12 @@ class BaseLLMProvider(ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._sync_client: Any = None
 
+    takes_urls: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of media whose URLs the wire format takes, beside those that the row says."""
+
+    urls_need_a_type: ClassVar[bool] = False
+    """Whether a URL goes along only with its media type."""
+
     reads_text_files: ClassVar[bool] = False
     """Whether a text file may be sent as a file; else it becomes text."""
 

@@ -66,6 +66,7 @@ class GeminiProvider(HTTPProvider):
     """``gemini-*``. Options by OpenAI's names are translated; Gemini's own (``safetySettings``, ``topK``, ...) go through."""
 
     reads_text_files = True
+    urls_need_a_type = True
     refused_schema_words = _SCHEMA_WORDS
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
