@@ -226,8 +226,7 @@ def _of_pydantic(kind: Any, seen: set[int]) -> bool:
         try:
             inner += typing.get_type_hints(kind, include_extras=True).values()
         except Exception:
-            # A name that cannot be found. Whoever makes the schema finds it or says so.
-            inner += kind.__annotations__.values()
+            return False  # a name cannot be found: whoever makes the schema says so
     return any(_of_pydantic(part, seen) for part in inner if part is not None and not isinstance(part, (str, int)))
 
 
