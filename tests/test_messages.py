@@ -685,8 +685,10 @@ async def test_what_fetching_finds_wrong_is_named_with_its_place(server: Scripte
     server.answer("no", status=503)
     await fails(ProviderConnectionError, "answers 503", f"{server.url}/x.png?sig=SECRET")
     server.answer(bytes(2000))
-    await fails(InvalidRequestError, "holds more than", server.url, MediaPolicy(takes_urls=(), max_bytes=1000, allow_private_urls=True))
-    await fails(InvalidRequestError, "is no public address", f"{server.url}/?sig=SECRET", MediaPolicy(takes_urls=()))
+    await fails(
+        InvalidRequestError, "holds more than", server.url, MediaPolicy(takes_urls=frozenset(), max_bytes=1000, allow_private_urls=True)
+    )
+    await fails(InvalidRequestError, "is no public address", f"{server.url}/?sig=SECRET", MediaPolicy(takes_urls=frozenset()))
     await fails(InvalidRequestError, "user name or a password", "http://me:SECRET@127.0.0.1/")
     assert len(server.requests) == 5
 

@@ -7,6 +7,7 @@ The recordings are not part of the project; where their folder is absent, this i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mimetypes
 import re
@@ -17,7 +18,7 @@ import pytest
 from servers.scripted import ScriptedServer
 
 import llm_master
-from llm_master import Citation, ContentPolicyError, LLMResponse, QueryLLM
+from llm_master import Citation, ContentPolicyError, InvalidOutputError, LLMResponse, QueryLLM
 from llm_master.testing import FakeClock
 
 WIRE = Path(__file__).resolve().parents[2] / "shared" / "wire"
@@ -260,7 +261,8 @@ async def _ask(server: ScriptedServer, clock: FakeClock, recording: dict[str, An
         await llm.stream(_model(recording), messages, **options).connect()
     else:
         server.answer_json(NOTHING)
-        await llm.query(_model(recording), messages, **options)
+        with contextlib.suppress(InvalidOutputError):  # where a form was asked for, nothing is not of it
+            await llm.query(_model(recording), messages, **options)
     request = server.request
     assert _normal(_camel(request.json)) == _normal(recorded)
     assert (request.method, request.path) == ("POST", "/" + recording["url"].split("/", 3)[3])

@@ -124,6 +124,7 @@ class Call:
         "provider",
         "receipt",
         "repair",
+        "repaired",
         "spent",
         "target",
         "wanted",
@@ -167,7 +168,7 @@ class Call:
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
         self.how: How = "json_schema"
-        self.repair = False
+        self.repair = self.repaired = False
         # What earlier sends that brought an answer have cost.
         self.spent: tuple[Decimal | None, CostState] | None = None
         self.receipt = Receipt(
@@ -221,12 +222,12 @@ class Call:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
         assert self.wanted is not None
         try:
-            finish(self.wanted, self.how, response)
+            finish(self.wanted, self.how, response, repaired=self.repaired)
         except InvalidOutputError as exc:
-            self.note_invalid(exc, "asked once more" if self.repair else "raised: repair=True would ask once more")
+            self.note_invalid(exc, "asked once more" if self.repair else "raised")
             if not self.repair:
                 raise
-            self.repair = False
+            self.repair, self.repaired = False, True
             self.spent = (self.receipt.cost, self.receipt.cost_state)
             self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
             again: LLMResponse = await self.answer()

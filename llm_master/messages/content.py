@@ -90,7 +90,7 @@ class MediaPolicy:
         allow_private_urls: Whether a URL may be fetched from an address that is not public.
     """
 
-    takes_urls: frozenset[str] = attrs.field(default=frozenset({"image"}), converter=frozenset)
+    takes_urls: frozenset[str] = frozenset({"image"})
     urls_need_a_type: bool = False
     reads_text_files: bool = False
     max_bytes: int = 20 * MIB
@@ -197,6 +197,9 @@ def family(media_type: str | None) -> str | None:
     return head if head in ("image", "audio", "video", "text") else None
 
 
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
 def made_of_base64(item: Item, text: str, policy: MediaPolicy, *, declared: str | None = None, strict: bool = False) -> Part:
     """What ``made`` makes, of base64 text, which may be broken into lines.
 
@@ -209,7 +212,8 @@ def made_of_base64(item: Item, text: str, policy: MediaPolicy, *, declared: str 
         try:
             data = base64.b64decode(text, validate=True)
         except ValueError:
-            text = "".join(text.split())
+            # Broken into lines, or in the letters that URLs allow, as one API answers.
+            text = "".join(text.split()).translate(_URL_SAFE)
             data = base64.b64decode(text, validate=True)
     except ValueError as exc:
         raise item.refused(f"holds no base64 ({exc}): encode the bytes with base64.b64encode") from exc
