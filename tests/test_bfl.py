@@ -473,7 +473,7 @@ async def test_what_has_no_word_here_is_refused(llm: QueryLLM, server: ScriptedS
         ("flux-2-pro", [image("https://example.com/a.png")] * 9, {}, "takes 8 image"),
         ("flux-pro-1.1", [image("https://example.com/a.png")] * 2, {}, "takes 1 image"),
         ("flux-2-pro", [image("https://example.com/a.png")], {"input_image": "x"}, "input_image.*give it once"),
-        ("flux-2-pro", [{"type": "input_audio", "input_audio": {}}], {}, "'input_audio'"),
+        ("flux-2-pro", [{"type": "input_audio", "input_audio": {"format": "wav", "data": "UklGRgAAAABXQVZF"}}], {}, "'input_audio'"),
         ("flux-2-pro", "", {}, "has no text"),
     ],
 )
