@@ -27,9 +27,8 @@ from llm_master.messages.content import (
     MediaPolicy,
     Part,
     Pending,
-    decoded,
     family,
-    made,
+    made_of_base64,
     media_type_by_name,
 )
 from llm_master.messages.sources import SCHEME, placed
@@ -288,7 +287,7 @@ def _input_audio(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Pa
     if isinstance(data, str) and data.strip() and not SCHEME.match(data.strip()):
         # Base64 it is, by OpenAI's word: a path stands in {"type": "audio", "path": ...}.
         item = Item(kind="audio", where=where, name="input_audio.data", fields=fields)
-        audio = made(item, decoded(data, item, policy), policy)
+        audio = made_of_base64(item, data, policy)
     else:
         audio = placed("audio", data, where, policy, fields)
     return {**audio, **beside(part, "input_audio")}
@@ -312,7 +311,7 @@ def _file(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Part:
         fields = {name: value for name, value in inner.items() if name not in _FILE_SOURCES}
     if key == "file_data" and isinstance(source, str) and source.strip() and not SCHEME.match(source.strip()):
         item = Item(kind="file", where=where, name="file_data", fields=fields)
-        return {**made(item, decoded(source, item, policy), policy), **rest}
+        return {**made_of_base64(item, source, policy), **rest}
     return {**placed("file", source, where, policy, fields, may_be_id=key in ("file", "source")), **rest}
 
 
