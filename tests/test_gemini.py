@@ -420,7 +420,7 @@ async def test_usage_and_cost(llm: QueryLLM, server: ScriptedServer, how: str) -
 async def test_images_in_an_answer(llm: QueryLLM, server: ScriptedServer) -> None:
     image = {"mimeType": "image/png", "data": "iVBORw0KGgo="}
     server.answer_json(answer_of("Here.", {"inlineData": image}))
-    answer = await llm.query(MODEL, prompt="hi", modalities=["text", "image"])
+    answer = await llm.query("gemini/gemini-9-flash-image", prompt="hi", modalities=["text", "image"])
     assert (answer.content, answer.images) == ("Here.", [Image(b"\x89PNG\r\n\x1a\n", media_type="image/png")])
     assert server.request.json["generationConfig"] == {"responseModalities": ["TEXT", "IMAGE"]}
 

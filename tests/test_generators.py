@@ -30,6 +30,7 @@ from llm_master import (
     RateLimitError,
     RequestTimeoutError,
     ServerError,
+    UnifiedProvider,
 )
 from llm_master.generators.images import image_type, openai_image, recraft_image
 from llm_master.generators.speech import speech
@@ -115,7 +116,7 @@ def test_the_rows_name_generators_that_exist() -> None:
 def test_names_lead_to_generators(name: str, provider: str, wire: str) -> None:
     llm = QueryLLM(openai_api_key=KEY, recraft_api_key=KEY, gemini_api_key=KEY, vertex_api_key=KEY)
     plan = llm.plan(name, prompt=PROMPT)
-    assert (plan.provider, plan.model, plan.method) == (provider, wire, None)
+    assert (plan.provider, plan.model) == (provider, wire)
 
 
 # OpenAI's images
@@ -138,7 +139,8 @@ async def test_an_image_comes_once_and_is_paid_once(llm: QueryLLM, server: Scrip
 async def test_several_images_and_every_option(llm: QueryLLM, server: ScriptedServer) -> None:
     server.answer_json(media.images(JPEG, JPEG, JPEG))
     options = {"size": "1536x1024", "quality": "high", "background": "opaque", "output_format": "jpeg", "output_compression": 80}
-    answer = await llm.query("gpt-image-2", prompt=PROMPT, n=3, moderation="low", user="u1", **options)
+    # query() has a moderation of its own.
+    answer = await llm.query("gpt-image-2", prompt=PROMPT, n=3, extra_body={"moderation": "low"}, user="u1", **options)
     body = media.read_image(server.request, KEY)
     assert body == {"model": "gpt-image-2", "prompt": PROMPT, "n": 3, "moderation": "low", "user": "u1", **options}
     assert answer.images == [Image(JPEG, media_type="image/jpeg")] * 3 and answer.usage.images == 3
@@ -213,7 +215,6 @@ async def test_a_mask_in_every_form(llm: QueryLLM, server: ScriptedServer, mask:
 @pytest.mark.parametrize(
     ("messages", "options", "said"),
     [
-        (parts("https://example.com/a.png"), {}, "only known by its address.*data URI"),
         (parts(media.PNG_URI), {"mask": "https://example.com/m.png"}, "mask is only known by its address"),
         (parts(), {"mask": media.PNG}, "a mask is given and no image"),
         (parts(text=" "), {}, "has no text"),
@@ -225,6 +226,14 @@ async def test_bad_input_is_refused_before_it_is_sent(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=said):
         await llm.query("gpt-image-2", messages, **options)
+    assert server.requests == []
+
+
+async def test_an_image_that_nobody_has_fetched_is_refused(server: ScriptedServer) -> None:
+    """Under ``QueryLLM`` it is fetched before the generator sees it."""
+    provider = UnifiedProvider(attrs.evolve(PROVIDER_CONFIGS["openai"], base_url=server.base_url, api_key=KEY))
+    with pytest.raises(InvalidRequestError, match="only known by its address.*data URI"):
+        await openai_image(provider, parts("https://example.com/a.png"), "gpt-image-2")
     assert server.requests == []
 
 
