@@ -879,30 +879,27 @@ def test_attachments_that_cannot_be_meant(given: Any, says: str) -> None:
 # Properties
 
 
-sources = st.one_of(
-    st.sampled_from(
-        [
-            URL,
-            "a.png",
-            "~/b.jpg",
-            "/9j/x.png",
-            uri(PNG),
-            uri(JPEG, "image/jpeg"),
-            b64(PNG),
-            "gs://b/a.png",
-            "file:///a.png",
-            "files/ab",
-            "",
-            " ",
-        ]
-    ),
-    st.sampled_from([PNG, PDF, WAV, b"text", b"", b"\0", Path("a.png"), Image(PNG), Image(url=URL), Audio(WAV), None, 5]),
+good = st.sampled_from(
+    [URL, "a.png", "~/b.jpg", uri(PNG), uri(JPEG, "image/jpeg"), b64(PNG), "gs://b/a.png", "file:///a.png", PNG, Path("a.png"), Image(PNG), Image(url=URL)]
+)  # fmt: skip
+odd = st.one_of(
+    st.sampled_from(["/9j/x.png", "files/ab", "", " ", PDF, WAV, b"text", b"", b"\0", Audio(WAV), None, 5]),
     st.text(max_size=20),
     st.binary(max_size=20),
 )
-details = st.one_of(st.none(), st.sampled_from(["auto", "low", "high", "huge"]), st.lists(st.sampled_from(["low", None]), max_size=3))
-parts = st.one_of(
+sources = st.one_of(good, good, good, good, good, odd)
+details = st.one_of(st.none(), st.sampled_from(["auto", "low", "high"]), st.lists(st.sampled_from(["low", "huge", None]), max_size=2))
+right = st.one_of(
     st.text(max_size=5),
+    st.builds(lambda key, source, extra: {"type": "image", key: source, **extra}, st.sampled_from(["path", "url", "image"]), good,
+        st.sampled_from([{}, {"detail": "low"}, {"cache_control": {"type": "ephemeral"}}])),
+    st.builds(lambda source: {"type": "image_url", "image_url": {"url": source, "detail": "auto"}}, good),
+    st.sampled_from([sound(), {"type": "audio", "path": "a.wav"}, {"type": "audio", "url": "https://h/a.mp3"}, {"type": "audio", "audio": Audio(WAV)}]),
+    st.sampled_from([file(PDF, "application/pdf", "r.pdf"), {"type": "file", "path": "r.pdf", "filename": "s.pdf"}, {"type": "input_file", "file_url": "https://h/r.pdf"},
+        {"type": "file", "file": b"some text"}, {"type": "file", "file": "file-abc123"}]),
+    st.sampled_from([{"type": "document", "source": {}}, {"text": "a"}, {"type": "tool_result"}]),
+)  # fmt: skip
+wrong = st.one_of(
     st.builds(lambda kind, key, source, extra: {"type": kind, key: source, **extra},
         st.sampled_from(["image", "audio", "file", "image_url", "input_image", "input_audio", "input_file", "text", "document", "video"]),
         st.sampled_from(["path", "url", "image", "audio", "source", "file", "image_url", "input_audio", "file_data", "file_url", "file_id", "text"]),
@@ -911,27 +908,35 @@ parts = st.one_of(
         st.sampled_from([{}, {"cache_control": {"type": "ephemeral"}}, {"detail": "low"}, {"filename": "x.pdf"}])),
     st.sampled_from([{}, {"text": "a"}, {"type": "tool_result"}, {"type": None}, None, 5]),
 )  # fmt: skip
-messages = st.lists(
+parts = st.one_of(right, right, right, right, wrong)
+roles = {"role": st.sampled_from(["user", "assistant", "tool", "system"])}
+kept = {"name": st.just("Ada"), "tool_calls": st.just([{"id": "1"}]), "cache_control": st.just({"type": "ephemeral"})}
+words = st.text(min_size=1, max_size=5)
+pictures = st.one_of(sources, st.lists(sources, max_size=2))
+message = st.one_of(
+    st.fixed_dictionaries({**roles, "content": st.lists(parts, max_size=3)}, optional=kept),
+    st.fixed_dictionaries({**roles, "parts": st.lists(parts, min_size=1, max_size=3)}, optional=kept),
+    st.fixed_dictionaries({**roles, "content": words}, optional={**kept, "images": pictures, "image_paths": pictures}),
+    st.fixed_dictionaries({**roles, "text": words, "images": pictures}, optional={**kept, "image_details": details}),
     st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "tool", "system"])},
+        roles,
         optional={
-            "content": st.one_of(st.none(), st.text(max_size=5), st.lists(parts, max_size=3)),
+            **kept,
+            "content": st.one_of(st.none(), words, st.lists(parts, max_size=2)),
             "text": st.text(max_size=5),
-            "images": st.one_of(sources, st.lists(sources, max_size=2)),
-            "image_paths": st.one_of(sources, st.lists(sources, max_size=2)),
+            "images": pictures,
+            "image_paths": pictures,
             "image_details": details,
-            "parts": st.lists(parts, max_size=3),
-            "tool_calls": st.just([{"id": "1"}]),
-            "cache_control": st.just({"type": "ephemeral"}),
+            "parts": st.lists(parts, max_size=2),
         },
     ),
-    max_size=3,
 )
+messages = st.lists(message, max_size=3)
 policies = st.builds(
     MediaPolicy,
     takes_urls=st.sets(st.sampled_from(["image", "audio", "file"])),
     reads_text_files=st.booleans(),
-    max_bytes=st.sampled_from([10, 1000, 20 * MIB]),
+    max_bytes=st.sampled_from([10, 1000, 20 * MIB, 20 * MIB]),
 )
 
 

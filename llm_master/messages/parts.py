@@ -99,7 +99,8 @@ def with_attachments(
         image_paths: As a message's ``image_paths``; they come first.
         image_details: As a message's ``image_details``, of these images only.
         audio: Paths, URLs, data URIs, bytes or ``llm_master.Audio``, or a lone one.
-        files: Paths, URLs, data URIs, bytes or ids of a files API, or a lone one.
+        files: Paths, URLs, data URIs, bytes or ids of a files API, or a lone one. A path that reads as an id does, as
+            ``files/notes``, is taken as a path where it is written ``./files/notes`` or given as ``pathlib.Path``.
         parts: Texts and parts in any order, instead of the others.
 
     Raises:
