@@ -97,6 +97,8 @@ class Engine:
         if response_format is not None:
             if route.generator is not None or (form := wanted(response_format)) is None:
                 options["response_format"] = response_format  # a generator's own, as url or mp3
+            elif "chat" in target.lacking:
+                raise InvalidRequestError(f"{model_name} is known not to chat, so it cannot hold to a response_format: leave it out")
             else:
                 form = form.without(provider.refused_schema_words)
                 how = choose(form, self._how(target, provider, form), options)
