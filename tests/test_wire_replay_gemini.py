@@ -554,6 +554,17 @@ def _schema(value: Any) -> Any:
 # Two ways to say the same
 
 
+def _plain_base64(value: Any) -> Any:
+    """Base64 in its usual letters; the API takes those of URLs as well."""
+    if isinstance(value, list):
+        return [_plain_base64(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() >= {"data", "mimeType"}:
+        return {**value, "data": value["data"].replace("-", "+").replace("_", "/")}
+    return {key: _plain_base64(inner) for key, inner in value.items()}
+
+
 def _normal(body: dict[str, Any]) -> dict[str, Any]:
     body = dict(body)
     body["contents"] = [
@@ -582,6 +593,7 @@ def _normal(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normal_part(part: dict[str, Any]) -> dict[str, Any]:
+    part = _plain_base64(part)
     if "functionResponse" in part:
         response = part["functionResponse"]
         if response["response"] == {"result": ""}:  # nothing, said in so many words
