@@ -8,6 +8,7 @@ import gzip
 import socket
 import ssl
 import traceback
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -142,9 +143,16 @@ async def test_what_comes_compressed_is_unpacked(server: ScriptedServer, encodin
 async def test_a_bomb_is_refused(server: ScriptedServer) -> None:
     bomb = gzip.compress(bytes(50 * MIB))
     assert len(bomb) < MIB / 10
-    server.answer(bomb, headers={"content-encoding": "gzip"})
+    server.answer(bomb, times=2, headers={"content-encoding": "gzip"})
     with pytest.raises(InvalidRequestError, match="holds more than 1 MiB"):
         await get(server.url)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequestError, match="holds more than 1 MiB"):
+            await get(server.url)
+        assert tracemalloc.get_traced_memory()[1] < 5 * MIB  # it never was unpacked
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: b"x" + packed, lambda packed: packed + packed])
