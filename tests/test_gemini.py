@@ -25,6 +25,7 @@ from llm_master import (
     ConfigurationError,
     ContentPolicyError,
     Image,
+    InvalidOutputError,
     InvalidRequestError,
     LLMError,
     LLMResponse,
