@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 
 from llm_master import pricing
-from llm_master.dispatch.call import Call, Target
+from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
+from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
