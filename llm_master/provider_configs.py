@@ -179,6 +179,7 @@ _ROWS = {
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
+        provider_class="llm_master.providers.cohere:CohereProvider",
         base_url="https://api.cohere.ai/compatibility/v1",
         api_key_env=("CO_API_KEY",),
         prefixes=(
@@ -193,7 +194,7 @@ _ROWS = {
         ),
         default_model="command-a-03-2025",
         # Ranking is none of OpenAI's operations, so that the compatible API has no place for it.
-        paths={"rerank": "https://api.cohere.com/v2/rerank"},
+        paths={"embed": "https://api.cohere.com/v2/embed", "rerank": "https://api.cohere.com/v2/rerank"},
         embed_batch_size=96,  # https://docs.cohere.com/reference/embed
         renames={"max_completion_tokens": "max_tokens"},
     ),
