@@ -60,7 +60,7 @@ class Usage:
     def __repr__(self) -> str:
         # What is not known of an answer is most of what there could be.
         said = ((field.name, getattr(self, field.name)) for field in attrs.fields(type(self)))
-        return f"Usage({', '.join(f'{name}={value!r}' for name, value in said if value not in (None, False))})"
+        return f"Usage({', '.join(f'{name}={value!r}' for name, value in said if value is not None and value is not False)})"
 
     @property
     def total_tokens(self) -> int | None:
