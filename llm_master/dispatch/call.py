@@ -23,7 +23,7 @@ from llm_master.errors import (
     RequestTimeoutError,
 )
 from llm_master.pricing import STANDARD_TIERS, PriceList
-from llm_master.results import Result
+from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse, Result
 from llm_master.rows import ModelConfig, ProviderConfig
 from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
@@ -198,7 +198,7 @@ class Call:
             except Exception as exc:
                 wait, why = await self.failed(exc, is_deadline=is_deadline)
                 continue
-            if response.__class__ is not LLMResponse:
+            if response.__class__ is not LLMResponse or self.operation is not None:
                 response = self._wrapped(response)
             response.latency = attempt.latency = self.clock.monotonic() - self._began
             await self.settle(response)
@@ -341,7 +341,7 @@ class Call:
         receipt = self.receipt
         wire = response.wire
         assert attempt is not None
-        attempt.model_served = response.model_name
+        attempt.model_served = response.model_name or None
         response.model_name = target.name
         response.provider = receipt.provider
         response.receipt = receipt
@@ -403,14 +403,21 @@ class Call:
         yield response
 
     def _wrapped(self, response: Any) -> Any:
-        if isinstance(response, LLMResponse if self.operation in (None, "speech") else Result):
-            return response
         if self.operation is not None:
-            raise TypeError(f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}: see BaseLLMProvider")
+            returns = _RETURNS[self.operation]
+            if not isinstance(response, returns):
+                raise TypeError(
+                    f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}; it must return {returns.__name__}"
+                )
+            return response
+        if isinstance(response, LLMResponse):
+            return response
         if isinstance(response, str):
             return LLMResponse(response, self.target.route.model)
         raise TypeError(f"{type(self.provider).__name__} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
 
+
+_RETURNS: dict[str, type] = {"embed": EmbeddingResponse, "moderate": ModerationResponse, "rerank": RerankResponse, "speech": LLMResponse}
 
 _STATES: tuple[CostState, ...] = ("billed", "exact", "estimated", "unknown")
 
