@@ -40,29 +40,26 @@ async def embed(
         for batch in _batches(texts, size)
     ]
     if len(calls) == 1:
-        answer: EmbeddingResponse = await calls[0].answer()
-        _check_vectors(answer, len(texts), model_name)
-        return answer
+        return await _vectors(calls[0])
     began = calls[0].clock.monotonic()
-    free = asyncio.Semaphore(_AT_ONCE)
+    found: dict[int, EmbeddingResponse] = {}
+    waiting = iter(enumerate(calls))
 
-    async def send(call: Call) -> EmbeddingResponse:
-        async with free:
-            part: EmbeddingResponse = await call.answer()
-            _check_vectors(part, len(call.messages[0]), model_name)
-            return part
+    async def work() -> None:
+        for position, call in waiting:
+            found[position] = await _vectors(call)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(send(call)) for call in calls]
-    except* LLMError as errors:
+            for _ in calls[:_AT_ONCE]:
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        # What failed first is the reason of all that follows.
         error = errors.exceptions[0]
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, LLMError)
-        error.receipt = _one_receipt(calls)
+        if isinstance(error, LLMError):
+            error.receipt = _one_receipt(calls)
         raise error from error.__cause__
-    parts = [task.result() for task in tasks]
+    parts = [found[position] for position in range(len(calls))]
     receipt = _one_receipt(calls)
     return EmbeddingResponse(
         embeddings=[vector for part in parts for vector in part.embeddings],
@@ -230,15 +227,27 @@ def _batches(texts: list[str], size: int) -> Iterator[list[str]]:
     yield batch
 
 
-def _check_vectors(answer: EmbeddingResponse, expected: int, model_name: str) -> None:
-    if len(answer) != expected:
-        raise ServerError(f"{model_name} answered {len(answer)} vectors for {expected} inputs", provider=answer.provider)
+async def _vectors(call: Call) -> EmbeddingResponse:
+    answer: EmbeddingResponse = await call.answer()
+    expected = len(call.messages[0])
+    if len(answer) != expected:  # of a provider's class that does not count them itself
+        error = ServerError(
+            f"{call.receipt.provider}: answered {len(answer)} vectors for {expected} inputs",
+            provider=call.receipt.provider,
+            model=call.target.route.model,
+        )
+        call.write_failure(error, "raised")
+        raise error
+    return answer
 
 
 def _one_receipt(calls: Sequence[Call]) -> Receipt:
-    """The receipt of several requests: all their attempts, batch by batch, and what they cost total_cost."""
+    """The receipt of several requests: all their attempts, batch by batch, and what they cost together."""
     first = calls[0].receipt
     tried = [call.receipt for call in calls if call.receipt.attempts]
+    for receipt in tried:
+        if receipt.attempts[-1].latency is None:
+            receipt.attempts[-1].then = "cancelled: another batch failed"
     cost, state = total_cost(*((receipt.cost, receipt.cost_state) for receipt in tried)) if tried else (None, "unknown")
     return Receipt(
         model_name=first.model_name,
@@ -256,10 +265,9 @@ def _one_receipt(calls: Sequence[Call]) -> Receipt:
 
 def _sum(usages: Iterator[Usage]) -> Usage:
     parts = list(usages)
-    counts = [part.input_tokens for part in parts]
-    billed = [part.cost for part in parts]
-    return Usage(
-        None if None in counts else sum(count for count in counts if count is not None),
-        0,
-        cost=None if None in billed else sum((cost for cost in billed if cost is not None), start=type(billed[0])()),  # type: ignore[misc]
-    )
+
+    def total(name: str) -> Any:
+        counts = [getattr(part, name) for part in parts]
+        return None if None in counts else sum(counts)
+
+    return Usage(total("input_tokens"), 0, cached_tokens=total("cached_tokens"), cost=total("cost"))
