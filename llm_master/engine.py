@@ -12,7 +12,7 @@ import attrs
 
 from llm_master import pricing
 from llm_master.dispatch.call import Call, Target
-from llm_master.dispatch.capabilities import CAPABILITY_OF, lacking_options, refuse_lacking
+from llm_master.dispatch.capabilities import lacking_options, refuse_lacking
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
@@ -90,7 +90,7 @@ class Engine:
                 refuse_lacking(("chat",), target.lacking, model_name)
             if options and (asked := lacking_options(options, target.lacking)):
                 if not drop:
-                    refuse_lacking([CAPABILITY_OF.get(name, name) for name in asked], target.lacking, model_name)
+                    refuse_lacking([word for words in asked.values() for word in words], target.lacking, model_name)
                 dropped += asked
                 options = {name: value for name, value in options.items() if name not in asked}
         form = None
@@ -201,12 +201,14 @@ class Engine:
     def _how(target: Target, form: Wanted) -> How:
         """How an answer of a wanted form is asked for: by what the model is known to do, else by what its API has."""
         known: Mapping[str, bool] = (target.model.capabilities if target.model is not None else None) or {}
-        if form.any_object and known.get("json_mode"):
-            return "json_object"
-        if "json_schema" not in known:
-            return target.row.structured_output  # type: ignore[return-value]  # checked with the row
-        ways: tuple[tuple[How, str], ...] = (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode"))
-        return next((how for how, capability in ways if known.get(capability)), "prompt")
+        how: How = target.row.structured_output  # type: ignore[assignment]  # checked with the row
+        if "json_schema" in known:
+            ways: tuple[tuple[How, str], ...] = (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode"))
+            how = next((way for way, capability in ways if known.get(capability)), "prompt")
+        if form.any_object and "json_mode" in known:
+            how = "json_object"
+        lacks = {"tool": "tools", "json_object": "json_mode"}.get(how)
+        return "prompt" if lacks is not None and known.get(lacks) is False else how
 
     def target(self, model_name: str) -> Target:
         """Resolve a name; what was once resolved is kept until the registry changes."""
@@ -283,6 +285,8 @@ def _drops(unsupported: Any) -> bool:
 def _loading(policy: MediaPolicy) -> Callable[[Call], Awaitable[None]]:
     async def load_media(call: Call) -> None:
         call.messages = await loaded(call.messages, policy)
+        # Only what a file holds says what it is.
+        refuse_lacking(kinds(call.messages), call.target.lacking, call.target.name)
 
     return load_media
 
