@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
@@ -167,7 +168,8 @@ class Call:
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
         self.how: How = "json_schema"
-        self.repair = False
+        # Whether to ask once more where the answer does not fit; None once that was done.
+        self.repair: bool | None = False
         # What earlier sends that brought an answer have cost.
         self.spent: tuple[Decimal | None, CostState] | None = None
         self.receipt = Receipt(
@@ -220,13 +222,15 @@ class Call:
     async def _structured(self, response: LLMResponse) -> LLMResponse:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
         assert self.wanted is not None
+        repaired = self.repair is None
         try:
-            finish(self.wanted, self.how, response)
+            finish(self.wanted, self.how, response, repaired=repaired)
         except InvalidOutputError as exc:
-            self.note_invalid(exc, "asked once more" if self.repair else "raised: repair=True would ask once more")
+            otherwise = "raised: " + ("it was asked once more already" if repaired else "repair=True would ask once more")
+            self.note_invalid(exc, "asked once more" if self.repair else otherwise)
             if not self.repair:
                 raise
-            self.repair = False
+            self.repair = None
             self.spent = (self.receipt.cost, self.receipt.cost_state)
             self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
             again: LLMResponse = await self.answer()
@@ -397,7 +401,8 @@ class Call:
         """For what cannot stream: its answer in one piece."""
         response = self._wrapped(await self._send())
         if self.how == "tool" and self.wanted is not None:
-            finish(self.wanted, self.how, response)
+            with contextlib.suppress(InvalidOutputError):  # raised at the stream's end, after the text
+                finish(self.wanted, self.how, response)
         if response.content:
             yield response.content
         yield response
