@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_master.dispatch.call import Call, total_cost
+from llm_master.dispatch.capabilities import refuse_lacking
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
@@ -77,27 +78,34 @@ async def moderate(
     engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
 ) -> ModerationResponse:
     """The judgement on each input."""
+    answer: ModerationResponse = await _moderation(engine, model_name, inputs, timeout, deadline, options).answer()
+    return answer
+
+
+def _moderation(
+    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
+) -> Call:
     if isinstance(inputs, str):
         inputs = [inputs]
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, (str, list, tuple)) and item for item in inputs):
         raise InvalidRequestError("inputs of moderate(): give a text, or a list of texts that are not empty, or of lists of content parts")
     name = model_name or engine.snapshot.options.moderation_model or MODERATION_MODEL
-    call = engine.operation("moderate", "moderation", name, (list(inputs),), timeout, deadline, None, dict(options))
-    answer: ModerationResponse = await call.answer()
-    return answer
+    return engine.operation("moderate", "moderation", name, (list(inputs),), timeout, deadline, None, dict(options))
 
 
 def judge(engine: Engine, model_name: str | None) -> Callable[[Call], Awaitable[None]]:
     """The step of a query that has its conversation judged before it is sent."""
 
     async def judge_request(call: Call) -> None:
-        answer = await moderate(engine, model_name, _said(call.messages), None, call.time_left()[0], {})
-        receipt = answer.receipt
-        assert receipt is not None
-        call.receipt.attempts += receipt.attempts
-        call.spent = (receipt.cost, receipt.cost_state)
+        asked = _moderation(engine, model_name, _said(call.messages), None, call.time_left()[0], {})
+        receipt = asked.receipt
+        try:
+            answer: ModerationResponse = await asked.answer()
+        finally:
+            call.receipt.attempts += receipt.attempts
+        # An attempt that fails is free, so that this is what the query costs if the next one does.
+        call.receipt.cost, call.receipt.cost_state = call.spent = (receipt.cost, receipt.cost_state)
         if answer.flagged:
-            call.receipt.cost, call.receipt.cost_state = call.spent
             error = ContentPolicyError(
                 f"{answer.model_name} flagged the request as {', '.join(answer.categories)}; nothing was sent to {call.receipt.provider}",
                 provider=answer.provider,
@@ -158,7 +166,13 @@ async def speech(
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"text is {text!r}: give a text that is not empty")
     messages = [{"role": "user", "content": text}]
-    call = engine.operation("speech", "speech", model_name, (messages,), timeout, deadline, None, dict(options))
+    target = engine.target(model_name)
+    if target.route.generator is not None:
+        # How this model is asked, its row says.
+        refuse_lacking(("speech",), target.lacking, model_name)
+        call = engine.call(model_name, messages, None, None, None, timeout, deadline, None, dict(options))
+    else:
+        call = engine.operation("speech", "speech", model_name, (messages,), timeout, deadline, None, dict(options))
     answer: LLMResponse = await call.answer()
     return answer
 
@@ -185,9 +199,12 @@ async def estimate_cost(call: Call, options: Mapping[str, Any]) -> CostEstimate:
     if target.look_up is not None:
         model = await asyncio.get_running_loop().run_in_executor(None, target.look_up)
         target.look_up, target.prices = None, PriceList(model) if model is not None else None
+    options = {**target.route.options, **{name: value for name, value in options.items() if value is not None}}
     tokens_in = estimate_tokens(call.messages, options.get("tools"))
     limits = (options.get("max_tokens"), options.get("max_completion_tokens"), target.max_output_tokens)
     tokens_out = next((limit for limit in limits if isinstance(limit, int)), None)
+    if tokens_out is not None and isinstance(options.get("n"), int):
+        tokens_out *= options["n"]
     prices = None if target.row.skip_cost_calculation else target.prices
     cost = input_cost = None
     if prices is not None:

@@ -214,9 +214,13 @@ class Call:
                 with TimeLimit(self.clock, self._deadline_at - self.clock.monotonic()):
                     await step(self)
         except TimeLimitPassed:
-            raise self.expired(is_deadline=True) from None
+            error = DeadlineExceededError(
+                f"the deadline of {self._deadline:g} s passed before anything was sent to {self.target.route.provider}; give more with deadline="
+            )
+            error.receipt = self.receipt
+            raise error from None
         except LLMError as exc:
-            exc.receipt = exc.receipt or self.receipt
+            exc.receipt = self.receipt
             raise
 
     async def _structured(self, response: LLMResponse) -> LLMResponse:
@@ -280,7 +284,8 @@ class Call:
         """The error for a time limit that passed."""
         route = self.target.route
         if is_deadline:
-            before = f" (before that: {self.receipt.attempts[-2].error})" if len(self.receipt.attempts) > 1 else ""
+            before = self.receipt.attempts[-2].error if len(self.receipt.attempts) > 1 else None
+            before = f" (before that: {before})" if before else ""
             return DeadlineExceededError(
                 f"no answer from {route.provider} within the deadline of {self._deadline:g} s{before}; give more with deadline="
             )
