@@ -750,7 +750,7 @@ def _near(ratios: list[float]) -> float:
 def test_an_estimate_is_near_what_providers_count() -> None:
     """Templates differ by tens of tokens that no text shows, which weighs little where there is some text."""
     every = _estimates(100)
-    assert len(every) > 20 and _near(every) >= 0.8, every
-    assert 1 / 1.2 <= every[len(every) // 2] <= 1.2, every
+    assert len(every) > 15 and _near(every) >= 0.8, every
+    assert 1 / 1.3 <= every[len(every) // 2] <= 1.3, every
     openai = _estimates(0, "openai")
-    assert len(openai) > 15 and _near(openai) == 1, openai
+    assert len(openai) > 20 and _near(openai) == 1, openai
