@@ -424,7 +424,11 @@ class Call:
             return response
         if isinstance(response, str):
             return LLMResponse(response, self.target.route.model)
-        raise TypeError(f"{type(self.provider).__name__} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
+        route = self.target.route
+        who = type(self.provider).__name__
+        if route.generator is not None:
+            who = f"what generate_map of {route.provider!r} names for {route.model!r}"
+        raise TypeError(f"{who} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
 
 
 _RETURNS: dict[str, type] = {"embed": EmbeddingResponse, "moderate": ModerationResponse, "rerank": RerankResponse, "speech": LLMResponse}
