@@ -232,10 +232,16 @@ class Engine:
         cls = None
         if route.generator is not None:
             generator: Any = route.generator
-            if isinstance(generator, str) and ":" in generator:
+            is_path = isinstance(generator, str) and ":" in generator
+            if is_path:
                 generator = load(generator, f"generate_map of provider {row.name!r}")
-            if isinstance(generator, type) and issubclass(generator, BaseLLMProvider):
+            if isinstance(generator, type) and issubclass(generator, (BaseLLMProvider, BaseProvider)):
                 cls, generator = generator, None
+            elif isinstance(generator, type) or not (callable(generator) or (isinstance(generator, str) and not is_path)):
+                raise ConfigurationError(
+                    f"generate_map of provider {row.name!r} names {route.generator!r} for {route.model!r}, which is neither a function nor "
+                    "a provider class: give an async function (provider, messages, model, **options), or a BaseLLMProvider"
+                )
             route = attrs.evolve(route, generator=generator)
         config = ModelRegistry.get_config(route.model, route.provider) or ModelRegistry.get_config(model_name, route.provider)
         look_up: Callable[[], Any] | None = None
@@ -291,6 +297,8 @@ def _drops(unsupported: Any) -> bool:
 def _loading(policy: MediaPolicy) -> Callable[[Call], Awaitable[None]]:
     async def load_media(call: Call) -> None:
         call.messages = await loaded(call.messages, policy)
+        # Only what a file holds says what it is.
+        refuse_lacking(kinds(call.messages), call.target.lacking, call.target.name)
 
     return load_media
 

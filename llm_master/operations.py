@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_master.dispatch.call import Call, total_cost
+from llm_master.dispatch.capabilities import refuse_lacking
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
@@ -40,29 +41,26 @@ async def embed(
         for batch in _batches(texts, size)
     ]
     if len(calls) == 1:
-        answer: EmbeddingResponse = await calls[0].answer()
-        _check_vectors(answer, len(texts), model_name)
-        return answer
+        return await _vectors(calls[0])
     began = calls[0].clock.monotonic()
-    free = asyncio.Semaphore(_AT_ONCE)
+    found: dict[int, EmbeddingResponse] = {}
+    waiting = iter(enumerate(calls))
 
-    async def send(call: Call) -> EmbeddingResponse:
-        async with free:
-            part: EmbeddingResponse = await call.answer()
-            _check_vectors(part, len(call.messages[0]), model_name)
-            return part
+    async def work() -> None:
+        for position, call in waiting:
+            found[position] = await _vectors(call)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(send(call)) for call in calls]
-    except* LLMError as errors:
+            for _ in calls[:_AT_ONCE]:
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        # What failed first is the reason of all that follows.
         error = errors.exceptions[0]
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, LLMError)
-        error.receipt = _one_receipt(calls)
+        if isinstance(error, LLMError):
+            error.receipt = _one_receipt(calls)
         raise error from error.__cause__
-    parts = [task.result() for task in tasks]
+    parts = [found[position] for position in range(len(calls))]
     receipt = _one_receipt(calls)
     return EmbeddingResponse(
         embeddings=[vector for part in parts for vector in part.embeddings],
@@ -80,27 +78,34 @@ async def moderate(
     engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
 ) -> ModerationResponse:
     """The judgement on each input."""
+    answer: ModerationResponse = await _moderation(engine, model_name, inputs, timeout, deadline, options).answer()
+    return answer
+
+
+def _moderation(
+    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
+) -> Call:
     if isinstance(inputs, str):
         inputs = [inputs]
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, (str, list, tuple)) and item for item in inputs):
         raise InvalidRequestError("inputs of moderate(): give a text, or a list of texts that are not empty, or of lists of content parts")
     name = model_name or engine.snapshot.options.moderation_model or MODERATION_MODEL
-    call = engine.operation("moderate", "moderation", name, (list(inputs),), timeout, deadline, None, dict(options))
-    answer: ModerationResponse = await call.answer()
-    return answer
+    return engine.operation("moderate", "moderation", name, (list(inputs),), timeout, deadline, None, dict(options))
 
 
 def judge(engine: Engine) -> Callable[[Call], Awaitable[None]]:
     """The step of a query that has its conversation judged before it is sent."""
 
     async def judge_request(call: Call) -> None:
-        answer = await moderate(engine, None, _said(call.messages), None, call.time_left()[0], {})
-        receipt = answer.receipt
-        assert receipt is not None
-        call.receipt.attempts += receipt.attempts
-        call.spent = (receipt.cost, receipt.cost_state)
+        asked = _moderation(engine, None, _said(call.messages), None, call.time_left()[0], {})
+        receipt = asked.receipt
+        try:
+            answer: ModerationResponse = await asked.answer()
+        finally:
+            call.receipt.attempts += receipt.attempts
+        # An attempt that fails is free, so that this is what the query costs if the next one does.
+        call.receipt.cost, call.receipt.cost_state = call.spent = (receipt.cost, receipt.cost_state)
         if answer.flagged:
-            call.receipt.cost, call.receipt.cost_state = call.spent
             error = ContentPolicyError(
                 f"{answer.model_name} flagged the request as {', '.join(answer.categories)}; nothing was sent to {call.receipt.provider}",
                 provider=answer.provider,
@@ -161,7 +166,13 @@ async def speech(
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"text is {text!r}: give a text that is not empty")
     messages = [{"role": "user", "content": text}]
-    call = engine.operation("speech", "speech", model_name, (messages,), timeout, deadline, None, dict(options))
+    target = engine.target(model_name)
+    if target.route.generator is not None:
+        # How this model is asked, its row says.
+        refuse_lacking(("speech",), target.lacking, model_name)
+        call = engine.call(model_name, messages, None, None, None, timeout, deadline, None, dict(options))
+    else:
+        call = engine.operation("speech", "speech", model_name, (messages,), timeout, deadline, None, dict(options))
     answer: LLMResponse = await call.answer()
     return answer
 
@@ -188,9 +199,12 @@ async def estimate_cost(call: Call, options: Mapping[str, Any]) -> CostEstimate:
     if target.look_up is not None:
         model = await asyncio.get_running_loop().run_in_executor(None, target.look_up)
         target.look_up, target.prices = None, PriceList(model) if model is not None else None
+    options = {**target.route.options, **{name: value for name, value in options.items() if value is not None}}
     tokens_in = estimate_tokens(call.messages, options.get("tools"))
     limits = (options.get("max_tokens"), options.get("max_completion_tokens"), target.max_output_tokens)
     tokens_out = next((limit for limit in limits if isinstance(limit, int)), None)
+    if tokens_out is not None and isinstance(options.get("n"), int):
+        tokens_out *= options["n"]
     prices = None if target.row.skip_cost_calculation else target.prices
     cost = input_cost = None
     if prices is not None:
@@ -230,15 +244,27 @@ def _batches(texts: list[str], size: int) -> Iterator[list[str]]:
     yield batch
 
 
-def _check_vectors(answer: EmbeddingResponse, expected: int, model_name: str) -> None:
-    if len(answer) != expected:
-        raise ServerError(f"{model_name} answered {len(answer)} vectors for {expected} inputs", provider=answer.provider)
+async def _vectors(call: Call) -> EmbeddingResponse:
+    answer: EmbeddingResponse = await call.answer()
+    expected = len(call.messages[0])
+    if len(answer) != expected:  # of a provider's class that does not count them itself
+        error = ServerError(
+            f"{call.receipt.provider}: answered {len(answer)} vectors for {expected} inputs",
+            provider=call.receipt.provider,
+            model=call.target.route.model,
+        )
+        call.write_failure(error, "raised")
+        raise error
+    return answer
 
 
 def _one_receipt(calls: Sequence[Call]) -> Receipt:
-    """The receipt of several requests: all their attempts, batch by batch, and what they cost total_cost."""
+    """The receipt of several requests: all their attempts, batch by batch, and what they cost together."""
     first = calls[0].receipt
     tried = [call.receipt for call in calls if call.receipt.attempts]
+    for receipt in tried:
+        if receipt.attempts[-1].latency is None:
+            receipt.attempts[-1].then = "cancelled: another batch failed"
     cost, state = total_cost(*((receipt.cost, receipt.cost_state) for receipt in tried)) if tried else (None, "unknown")
     return Receipt(
         model_name=first.model_name,
@@ -256,10 +282,9 @@ def _one_receipt(calls: Sequence[Call]) -> Receipt:
 
 def _sum(usages: Iterator[Usage]) -> Usage:
     parts = list(usages)
-    counts = [part.input_tokens for part in parts]
-    billed = [part.cost for part in parts]
-    return Usage(
-        None if None in counts else sum(count for count in counts if count is not None),
-        0,
-        cost=None if None in billed else sum((cost for cost in billed if cost is not None), start=type(billed[0])()),  # type: ignore[misc]
-    )
+
+    def total(name: str) -> Any:
+        counts = [getattr(part, name) for part in parts]
+        return None if None in counts else sum(counts)
+
+    return Usage(total("input_tokens"), 0, cached_tokens=total("cached_tokens"), cost=total("cost"))

@@ -127,12 +127,12 @@ def server(_scripted: ScriptedServer) -> Iterator[ScriptedServer]:
     _scripted.reset()
 
 
-def _llama(folder: Any, write: Any, api_key: str | None = None) -> Iterator[llama_cpp.LlamaServer]:
+def _llama(folder: Any, write: Any, **how: Any) -> Iterator[llama_cpp.LlamaServer]:
     if (missing := llama_cpp.installed()) is not None:
         pytest.skip(missing)
     model = folder.mktemp("model") / "tiny.gguf"
     write(model)
-    server = llama_cpp.LlamaServer(model, api_key=api_key)
+    server = llama_cpp.LlamaServer(model, **how)
     yield server
     server.stop()
 
@@ -147,3 +147,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama_cpp.LlamaS
 def llama_with_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama_cpp.LlamaServer]:
     """A real llama.cpp server that wants its ``api_key`` and babbles at random."""
     yield from _llama(tmp_path_factory, llama_cpp.write_random_model, api_key="sk-llama-0123456789")
+
+
+@pytest.fixture(scope="session")
+def llama_embeddings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama_cpp.LlamaServer]:
+    """A real llama.cpp server that wants no key and makes embeddings: senseless ones, and always the same of the same text."""
+    yield from _llama(tmp_path_factory, llama_cpp.write_random_model, embeds=True)

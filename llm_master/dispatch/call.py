@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
@@ -23,7 +24,7 @@ from llm_master.errors import (
     RequestTimeoutError,
 )
 from llm_master.pricing import STANDARD_TIERS, PriceList
-from llm_master.results import Result
+from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse, Result
 from llm_master.rows import ModelConfig
 from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
@@ -63,7 +64,6 @@ class Call:
         "provider",
         "receipt",
         "repair",
-        "repaired",
         "spent",
         "target",
         "wanted",
@@ -107,7 +107,8 @@ class Call:
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
         self.how: How = "json_schema"
-        self.repair = self.repaired = False
+        # Whether to ask once more where the answer does not fit; None once that was done.
+        self.repair: bool | None = False
         # What earlier sends that brought an answer have cost.
         self.spent: tuple[Decimal | None, CostState] | None = None
         self.receipt = Receipt(
@@ -138,7 +139,7 @@ class Call:
             except Exception as exc:
                 wait, why = await self.failed(exc, is_deadline=is_deadline)
                 continue
-            if response.__class__ is not LLMResponse:
+            if response.__class__ is not LLMResponse or self.operation is not None:
                 response = self._wrapped(response)
             response.latency = attempt.latency = self.clock.monotonic() - self._began
             await self.settle(response)
@@ -152,21 +153,27 @@ class Call:
                 with TimeLimit(self.clock, self._deadline_at - self.clock.monotonic()):
                     await step(self)
         except TimeLimitPassed:
-            raise self.expired(is_deadline=True) from None
+            error = DeadlineExceededError(
+                f"the deadline of {self._deadline:g} s passed before anything was sent to {self.target.route.provider}; give more with deadline="
+            )
+            error.receipt = self.receipt
+            raise error from None
         except LLMError as exc:
-            exc.receipt = exc.receipt or self.receipt
+            exc.receipt = self.receipt
             raise
 
     async def _structured(self, response: LLMResponse) -> LLMResponse:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
         assert self.wanted is not None
+        repaired = self.repair is None
         try:
-            finish(self.wanted, self.how, response, repaired=self.repaired)
+            finish(self.wanted, self.how, response, repaired=repaired)
         except InvalidOutputError as exc:
-            self.note_invalid(exc, "asked once more" if self.repair else "raised")
+            otherwise = "raised: " + ("it was asked once more already" if repaired else "repair=True would ask once more")
+            self.note_invalid(exc, "asked once more" if self.repair else otherwise)
             if not self.repair:
                 raise
-            self.repair, self.repaired = False, True
+            self.repair = None
             self.spent = (self.receipt.cost, self.receipt.cost_state)
             self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
             again: LLMResponse = await self.answer()
@@ -216,7 +223,8 @@ class Call:
         """The error for a time limit that passed."""
         route = self.target.route
         if is_deadline:
-            before = f" (before that: {self.receipt.attempts[-2].error})" if len(self.receipt.attempts) > 1 else ""
+            before = self.receipt.attempts[-2].error if len(self.receipt.attempts) > 1 else None
+            before = f" (before that: {before})" if before else ""
             return DeadlineExceededError(
                 f"no answer from {route.provider} within the deadline of {self._deadline:g} s{before}; give more with deadline="
             )
@@ -281,7 +289,7 @@ class Call:
         receipt = self.receipt
         wire = response.wire
         assert attempt is not None
-        attempt.model_served = response.model_name
+        attempt.model_served = response.model_name or None
         response.model_name = target.name
         response.provider = receipt.provider
         response.receipt = receipt
@@ -337,20 +345,32 @@ class Call:
         """For what cannot stream: its answer in one piece."""
         response = self._wrapped(await self._send())
         if self.how == "tool" and self.wanted is not None:
-            finish(self.wanted, self.how, response)
+            with contextlib.suppress(InvalidOutputError):  # raised at the stream's end, after the text
+                finish(self.wanted, self.how, response)
         if response.content:
             yield response.content
         yield response
 
     def _wrapped(self, response: Any) -> Any:
-        if isinstance(response, LLMResponse if self.operation in (None, "speech") else Result):
-            return response
         if self.operation is not None:
-            raise TypeError(f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}: see BaseLLMProvider")
+            returns = _RETURNS[self.operation]
+            if not isinstance(response, returns):
+                raise TypeError(
+                    f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}; it must return {returns.__name__}"
+                )
+            return response
+        if isinstance(response, LLMResponse):
+            return response
         if isinstance(response, str):
             return LLMResponse(response, self.target.route.model)
-        raise TypeError(f"{type(self.provider).__name__} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
+        route = self.target.route
+        who = type(self.provider).__name__
+        if route.generator is not None:
+            who = f"what generate_map of {route.provider!r} names for {route.model!r}"
+        raise TypeError(f"{who} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
 
+
+_RETURNS: dict[str, type] = {"embed": EmbeddingResponse, "moderate": ModerationResponse, "rerank": RerankResponse, "speech": LLMResponse}
 
 _STATES: tuple[CostState, ...] = ("billed", "exact", "estimated", "unknown")
 

@@ -34,25 +34,33 @@ _SAID = {
 
 _MODALITIES = {"audio": "audio_output", "image": "image_output"}
 
+_BESIDE = {"tools": ("tool_choice", "parallel_tool_calls"), "functions": ("function_call",), "modalities": ("audio",)}
+"""Options that mean nothing, and that APIs refuse, without another."""
 
-def lacking_options(options: Mapping[str, Any], lacking: frozenset[str]) -> list[str]:
-    """The options among those given that ask for what the model is known not to do."""
-    found = [name for name, word in _OPTIONS.items() if word in lacking and options.get(name) not in (None, "none", [], ())]
+
+def lacking_options(options: Mapping[str, Any], lacking: frozenset[str]) -> dict[str, list[str]]:
+    """The options among those given that ask for what the model is known not to do, and what that is.
+
+    With them stand the options that mean nothing without them.
+    """
+    found = {name: [word] for name, word in _OPTIONS.items() if word in lacking and options.get(name) not in (None, "none", [], ())}
     modalities = options.get("modalities")
-    if isinstance(modalities, (list, tuple)) and any(_MODALITIES.get(str(kind).lower()) in lacking for kind in modalities):
-        found.append("modalities")
-    return found
+    if isinstance(modalities, (list, tuple)):
+        kinds = [_MODALITIES.get(str(kind).lower(), "") for kind in modalities]
+        if words := [word for word in kinds if word in lacking]:
+            found["modalities"] = words
+    return found | {other: words for name, words in found.items() for other in _BESIDE.get(name, ()) if other in options}
 
 
-def refuse_options(names: Sequence[str], model_name: str) -> None:
-    """Refuse options that ask for what a model is known not to do.
+def refuse_options(asked: Mapping[str, Sequence[str]], model_name: str) -> None:
+    """Refuse options that ask for what a model is known not to do: what :func:`lacking_options` found.
 
     Raises:
-        InvalidRequestError: Names the model and the options.
+        InvalidRequestError: Names the model, what it does not do, and the options.
     """
-    words = dict.fromkeys(_SAID[_OPTIONS[name]] if name in _OPTIONS else "make anything but text" for name in names)
+    words = dict.fromkeys(_SAID.get(word, word) for words in asked.values() for word in words)
     raise InvalidRequestError(
-        f"{model_name} is known not to {' or '.join(words)}, so nothing was sent: leave out {', '.join(map(repr, names))}, or say "
+        f"{model_name} is known not to {' or '.join(words)}, so nothing was sent: leave out {', '.join(map(repr, asked))}, or say "
         'on_unsupported="drop"; if the model can, correct its capabilities with ModelRegistry.register()'
     )
 
@@ -63,7 +71,7 @@ def refuse_lacking(asked: Iterable[str], lacking: frozenset[str], model_name: st
     Raises:
         InvalidRequestError: Names the model and what it does not do.
     """
-    words = [_SAID.get(word, word) for word in asked if word in lacking]
+    words = list(dict.fromkeys(_SAID.get(word, word) for word in asked if word in lacking))
     if words:
         raise InvalidRequestError(
             f"{model_name} is known not to {' or '.join(words)}, so nothing was sent: take another model, or correct its "

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Literal
 
 from llm_master.clock import TimerHandle
-from llm_master.dispatch.call import Call
+from llm_master.dispatch.call import Call, total_cost
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import InvalidOutputError, LLMError, ProviderError, ServerError, StreamInterruptedError
 from llm_master.structured import finish
-from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, TextDelta, ToolCall, ToolCallDelta, Usage
+from llm_master.types import (
+    AudioDelta,
+    CostState,
+    LLMResponse,
+    ReasoningDelta,
+    StreamEnd,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 
 
 class LLMStream:
@@ -261,10 +273,10 @@ class LLMStream:
         call = self._call
         response = self._assembled()
         response.model_name, response.provider, response.receipt = call.target.name, call.target.route.provider, call.receipt
-        if (cost := call.cost_of(response.usage, response.wire)[0]) is not None:
-            # The provider counted before the end, so there may be more to come.
-            response.cost = call.receipt.cost = cost
-            call.receipt.cost_state = "estimated"
+        # Where the provider counted before the end, there may be more to come.
+        cost = response.cost = call.cost_of(response.usage, response.wire)[0]
+        known: tuple[Decimal | None, CostState] = (cost, "unknown" if cost is None else "estimated")
+        call.receipt.cost, call.receipt.cost_state = known if call.spent is None else total_cost(call.spent, known)
         if call.attempt is not None:
             response.latency = call.attempt.latency = call.clock.monotonic() - call._began
             call.attempt.then = then

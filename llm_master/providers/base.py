@@ -202,7 +202,7 @@ def load(what: Any, field: str) -> Any:
     module_name, _, name = what.partition(":")
     try:
         return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as exc:
+    except (ImportError, AttributeError, ValueError, TypeError) as exc:  # the last two: no module's name, or a relative one
         raise ConfigurationError(f"{field} is {what!r}, which cannot be loaded: {exc}") from exc
 
 

@@ -46,7 +46,7 @@ _decode = msgspec.json.Decoder(WireEmbeddings).decode
 def request(inputs: Sequence[str], model: str, options: Mapping[str, Any], *, base64_by_default: bool) -> dict[str, Any]:
     """The body of a request. As base64 a vector is a quarter of its size in digits, and is read ten times faster."""
     body: dict[str, Any] = {"model": model, "input": inputs}
-    if base64_by_default:
+    if base64_by_default and "output_dtype" not in options:  # the bytes of other numbers would be read as floats
         body["encoding_format"] = "base64"
     return body | dict(options)
 
@@ -68,6 +68,8 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
         data = sorted(data, key=lambda vector: vector.index or 0)
     try:
         vectors = [vector_of(item.embedding) for item in data]
+        if not all(vectors):
+            raise ValueError("an empty vector")
     except (ValueError, OverflowError) as exc:
         raise unreadable(body, exc, status, request_id, model) from exc
     usage = answer.usage or WireUsage()

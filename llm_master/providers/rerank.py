@@ -54,7 +54,8 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
     """
     answer: WireRanking = decoded(_decode, body, status=status, request_id=request_id, model=model)
     found = answer.results if answer.results is not None else answer.data
-    if not found or any(not 0 <= result.index < len(documents) for result in found):
+    places = [result.index for result in found or ()]
+    if not found or len(set(places)) < len(places) or not all(0 <= place < len(documents) for place in places):
         raise ServerError(f"answered {status} without a ranking of the documents", status=status, model=model, request_id=request_id)
     counted = (answer.usage or {}).get("total_tokens")
     units = answer.meta.billed_units.search_units if answer.meta is not None and answer.meta.billed_units is not None else None

@@ -20,7 +20,7 @@ from llm_master.providers.sdk import is_stock
 from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
-from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece
+from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece, Usage
 
 
 class UnifiedProvider(HTTPProvider):
@@ -114,7 +114,8 @@ class UnifiedProvider(HTTPProvider):
         """The judgement on each input. One in parts goes out alone, since that API takes several inputs as texts only."""
         if any(not isinstance(item, str) for item in inputs) and len(inputs) > 1:
             parts = [await self.moderate([item], model, **options) for item in inputs]
-            return attrs.evolve(parts[-1], results=[result for part in parts for result in part.results])
+            usage = Usage(sum(part.usage.input_tokens or 0 for part in parts), 0, cached_tokens=0)
+            return attrs.evolve(parts[-1], results=[result for part in parts for result in part.results], usage=usage)
         sent = inputs if isinstance(inputs[0], str) else inputs[0]
         answer = await self.exchange("moderate", "/moderations", {"model": model, "input": sent, **options}, model)
         response = moderations.read_answer(

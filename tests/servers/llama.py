@@ -137,10 +137,10 @@ def _write(path: Path, name: str, words: list[str], embedding: Any, output: Any,
 class LlamaServer:
     """A running server. ``base_url`` is what ``LLAMACPP_API_BASE`` wants."""
 
-    def __init__(self, model: Path, *, api_key: str | None = None) -> None:
+    def __init__(self, model: Path, *, api_key: str | None = None, embeds: bool = False) -> None:
         self.api_key = api_key
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop()
-        arguments = [sys.executable, __file__, str(model), *(["--api-key", api_key] if api_key else [])]
+        arguments = [sys.executable, __file__, str(model), *(["--api-key", api_key] if api_key else []), *(["--embeds"] if embeds else [])]
         self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
         assert self._process.stdout is not None
         try:
@@ -188,6 +188,7 @@ def _serve() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--api-key")
+    parser.add_argument("--embeds", action="store_true")
     options = parser.parse_args()
     params = xllamacpp.CommonParams()
     params.model.path = options.model
@@ -203,6 +204,10 @@ def _serve() -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     if options.api_key:
         params.api_keys = [options.api_key]
+    if options.embeds:  # such a server makes vectors and nothing else
+        params.embedding = True
+        # With the mean of all tokens, the texts of one batch get mixed up.
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     server = xllamacpp.Server(params)
     print("listening", server.listening_address, flush=True)
     sys.stdin.read()

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -102,6 +103,17 @@ class ScriptedServer:
         headers = {"content-type": "text/event-stream", **how.pop("headers", {})}
         self.answer(*pieces, headers=headers, **{"framing": "chunked", **how})
 
+    def answer_vectors(self, *, shuffled: bool = False, times: int | None = None, **how: Any) -> None:
+        """Answer embedding requests with the ``vector_for`` of each input, as base64 where that was asked for.
+
+        Args:
+            shuffled: Give them in another order than the inputs; ``index`` says which is which.
+            times: How many requests get this answer; ``None`` for all further ones.
+            **how: As of :meth:`answer`.
+        """
+        self.answer(times=times, **how)
+        self._tell("vectors", {"shuffled": shuffled})
+
     def release(self) -> None:
         """Open the gate once."""
         self._tell("release")
@@ -151,6 +163,11 @@ async def eventually(condition: Any) -> bool:
     return bool(met)
 
 
+def vector_for(text: str) -> list[float]:
+    """Numbers that tell a text from others, and that 32 bits hold exactly."""
+    return [float(zlib.crc32(text.encode()) & 0xFFFF), float(len(text)), 0.5]
+
+
 def _packed(piece: Any) -> dict[str, Any]:
     if piece is GATE:
         return {"gate": True}
@@ -160,6 +177,20 @@ def _packed(piece: Any) -> dict[str, Any]:
 
 
 # What follows runs in the server's process.
+
+
+def _vectors(asked: dict[str, Any], shuffled: bool) -> dict[str, Any]:
+    """An answer of https://platform.openai.com/docs/api-reference/embeddings/create"""
+    data = []
+    for index, text in enumerate(asked["input"]):
+        vector: Any = vector_for(text)
+        if asked.get("encoding_format") == "base64":
+            vector = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        data.append({"object": "embedding", "index": index, "embedding": vector})
+    if shuffled:
+        data = data[1::2] + data[::2]
+    tokens = sum(map(len, asked["input"]))
+    return {"object": "list", "data": data, "model": asked["model"], "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
 
 class _State:
@@ -179,6 +210,8 @@ class _State:
     def control(self, what: str, body: bytes) -> Any:
         if what == "script":
             self.scripts.append(json.loads(body))
+        elif what == "vectors":
+            self.scripts[-1]["vectors"] = json.loads(body)
         elif what == "release":
             self.gate.release()
         elif what == "reset":
@@ -195,6 +228,9 @@ class _State:
             script["times"] -= 1
             if not script["times"]:
                 self.scripts.popleft()
+        if "vectors" in script:
+            asked = json.loads(base64.b64decode(request["body"]))
+            return {**script, "pieces": [_packed(json.dumps(_vectors(asked, **script["vectors"])))]}
         return script
 
 
