@@ -19,10 +19,12 @@ def main() -> None:
     \b
     Exit codes:
       0  an answer
-      1  the provider refused: a bad request, an unknown model, a content filter
+      1  refused: a bad request, an unknown model, a content filter, an answer that does not fit --schema;
+         or an image or audio that could not be saved where it should be
       2  wrong usage of this command
       3  settings: no key, a wrong key, no funds, an unknown model name
       4  may pass: rate limit, time-out, no connection, server error
+      130  interrupted
     """
 
 
