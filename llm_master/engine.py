@@ -191,7 +191,7 @@ class Engine:
         settings = self.snapshot.options
         return MediaPolicy(
             # A generator is given the media themselves: what it does with them, only it knows.
-            takes_urls=frozenset[str](target.row.takes_urls if target.route.generator is None else ()),
+            takes_urls=frozenset(target.row.takes_urls if target.route.generator is None else ()),
             reads_text_files=provider.reads_text_files,
             max_bytes=settings.max_media_bytes,
             allow_private_urls=settings.allow_private_urls,
