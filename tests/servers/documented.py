@@ -267,7 +267,13 @@ def speech(body: Any) -> bytes:
     return silence()
 
 
-_KEY_HEADERS = {"/messages": "x-api-key", "/flux-": "x-key", "/get_result": "x-key", ":generateContent": "x-goog-api-key"}
+_KEY_HEADERS = {
+    "/messages": "x-api-key",
+    "/flux-": "x-key",
+    "/speak": "x-acme-key",
+    "/get_result": "x-key",
+    ":generateContent": "x-goog-api-key",
+}
 _NO_KEY = ("/chat/completions", "/models", "/cat.png")
 """Local servers want none; files are open to everybody."""
 
