@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from servers import llama as llama_cpp
+from servers.documented import DocumentedServer
 from servers.scripted import ScriptedServer
 
 from llm_master import PROVIDER_CONFIGS, ModelRegistry
@@ -126,6 +127,20 @@ def server(_scripted: ScriptedServer) -> Iterator[ScriptedServer]:
     _scripted.reset()
     yield _scripted
     _scripted.reset()
+
+
+@pytest.fixture(scope="session")
+def _documented() -> Iterator[DocumentedServer]:
+    server = DocumentedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def documented(_documented: DocumentedServer) -> DocumentedServer:
+    """An HTTP server that answers in the shape of every API, by the path: see ``servers/documented.py``."""
+    _documented.take()
+    return _documented
 
 
 def _llama(folder: Any, write: Any, api_key: str | None = None) -> Iterator[llama_cpp.LlamaServer]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import attrs
 import pytest
-from servers.documented import PDF, DocumentedServer, silence
+from servers.documented import PDF, silence
 from servers.media import PNG
 
 import llm_master
@@ -34,18 +34,10 @@ def blocks(page, language):
     return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
 
 
-@pytest.fixture(scope="module")
-def _documented():
-    server = DocumentedServer()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def everything_answers(_documented, monkeypatch, tmp_path):
+def everything_answers(documented, monkeypatch, tmp_path):
     """All providers are one server, which answers in each API's shape, and the files that the docs use are there."""
-    server = _documented
-    server.reset()
+    server = documented
     for row in [*PROVIDER_CONFIGS.values()]:
         if row.name != "mock":
             monkeypatch.setenv(base_variable(row), server.base_url)

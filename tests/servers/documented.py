@@ -57,9 +57,6 @@ class DocumentedServer:
     def stop(self) -> None:
         self._process.communicate(timeout=10)  # it ends when its standard input does
 
-    def reset(self) -> None:
-        self.take()
-
     def take(self) -> list[dict[str, Any]]:
         """The requests since the last time: path (below ``/v1``) and body, of a form its fields' names."""
         with urllib.request.urlopen(f"{self.url}/_control/take", timeout=10) as answer:
