@@ -10,6 +10,7 @@ import pty
 import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from servers.documented import silence
 from servers.media import PNG
+from servers.scripted import GATE
 
 from llm_master import PROVIDER_CONFIGS, QueryLLM
 from llm_master.cli import main
@@ -208,6 +210,8 @@ def test_help_names_commands_and_exit_codes(run):
     shown = run("--help").stdout
     for word in ("models", "providers", "query", "Exit codes"):
         assert word in shown
+    assert "\n    4  may pass" in shown and "\\b" not in shown
+    assert "\n  zsh: " in run("completion", "--help").stdout
     assert run("--version").stdout.startswith("llm-master")
 
 
@@ -566,6 +570,15 @@ def test_standard_input_that_is_no_text_is_wrong_usage():
         assert process.returncode == 2 and b"no UTF-8 text" in err
 
 
+def test_an_interrupted_stream_leaves_what_came(openai):
+    openai.answer_sse('data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n', GATE)
+    process = program("query", "Hi", "-m", "gpt-4.1", "--stream")
+    assert process.stdout.read(2) == b"Hi"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"\n", b"")
+
+
 def on_terminal(*arguments, rows=24, columns=60, keep_no_color=False, **environment):
     """What a program writes to a terminal."""
     parent, child = pty.openpty()
@@ -619,8 +632,9 @@ def seen(written):
     return [line.rstrip() for line in lines]
 
 
-MARKDOWN = "# Birds\n\nA **robin** and a <tag> in [a page](https://example.com/robin):\nroses are red\nviolets are blue\n\n" + "\n".join(
-    f"{number}. bird number {number}" for number in range(1, 41)
+MARKDOWN = (
+    "# Birds\n\nA **robin** and a <tag> in [a page](https://example.com/robin), ![a nest](https://example.com/nest.png):\nroses are red\nviolets are blue\n\n"
+    + "\n".join(f"{number}. bird number {number}" for number in range(1, 41))
 )
 
 
@@ -638,7 +652,8 @@ def streamed(openai, text, pause=0.0, reasoning=""):
 def check_rendered(lines):
     text = "\n".join(lines)
     assert "**" not in text and "# Birds" not in text and "Birds" in text
-    assert "robin and a <tag> in a page (https://example.com/robin)" in " ".join(text.split())
+    flat = "".join(text.split())
+    assert "robinanda<tag>inapage(https://example.com/robin),anest(https://example.com/nest.png):" in flat
     assert [line.strip() for line in lines].count("violets are blue") == 1
     for number in range(1, 41):
         assert sum(f"bird number {number}" == line.strip().partition(" ")[2] for line in lines) == 1, number

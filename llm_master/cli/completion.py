@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the script that completes commands, options and model names.
+    """Print the script that completes commands, options and model names.
 
     \b
     bash:  llm-master completion bash >> ~/.bashrc
     zsh:   llm-master completion zsh >> ~/.zshrc
     fish:  llm-master completion fish > ~/.config/fish/completions/llm-master.fish
-    """
+    """  # noqa: D301  # click wants the character, not a backslash
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
@@ -33,11 +33,17 @@ def model_names(context: click.Context, parameter: click.Parameter, incomplete: 
     from click.shell_completion import CompletionItem
 
     from llm_master.model_registry import ModelRegistry
-    from llm_master.provider_configs import PROVIDER_CONFIGS
 
-    names = {*PROVIDER_CONFIGS, *ModelRegistry.CONFIGS}
-    # Without its provider a name is only offered where it leads there.
-    for provider, _, model in [name.partition("/") for name in names]:
-        if model and "/" not in model and provider in PROVIDER_CONFIGS and model.startswith(PROVIDER_CONFIGS[provider].prefixes):
-            names.add(model)
+    names = set(ModelRegistry.CONFIGS)
+    if "/" not in incomplete:  # else they cannot fit, and the import is most of what this costs
+        from llm_master.provider_configs import PROVIDER_CONFIGS
+
+        # Without its provider a name is only offered where it leads there.
+        parts = [name.partition("/") for name in names]
+        names.update(
+            model
+            for provider, _, model in parts
+            if model and "/" not in model and provider in PROVIDER_CONFIGS and model.startswith(PROVIDER_CONFIGS[provider].prefixes)
+        )
+        names.update(PROVIDER_CONFIGS)
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]

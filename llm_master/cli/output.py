@@ -157,12 +157,15 @@ def _rendered(text: str, *, is_json: bool) -> Any:
     from rich.markdown import Markdown
 
     document = Markdown(text, hyperlinks=False)
-    # Rich leaves HTML out and joins lines, as a browser does. A model's <tags> and lines of verse are meant as they stand.
+    # Rich leaves out HTML and images' addresses, and joins lines, as a browser does. A model's <tags>, links and lines of
+    # verse are meant as they stand.
     document.parsed = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).parse(text)
     for token in document.parsed:
         for child in token.children or ():
             if child.type == "softbreak":
                 child.type = "hardbreak"
+            elif child.type == "image":
+                child.type, child.content, child.children = "text", f"{child.content} ({child.attrs['src']})", None
     return document
 
 
