@@ -11,10 +11,11 @@ from typing import Any
 import attrs
 
 from llm_master import pricing
-from llm_master.dispatch.call import Call, Target
-from llm_master.dispatch.capabilities import CAPABILITY_OF, lacking_options, refuse_lacking
+from llm_master.dispatch.call import Call
+from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver
+from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
@@ -90,16 +91,18 @@ class Engine:
                 refuse_lacking(("chat",), target.lacking, model_name)
             if options and (asked := lacking_options(options, target.lacking)):
                 if not drop:
-                    refuse_lacking([CAPABILITY_OF.get(name, name) for name in asked], target.lacking, model_name)
+                    refuse_options(asked, model_name)
                 dropped += asked
                 options = {name: value for name, value in options.items() if name not in asked}
         form = None
         if response_format is not None:
             if route.generator is not None or (form := wanted(response_format)) is None:
                 options["response_format"] = response_format  # a generator's own, as url or mp3
+            elif "chat" in target.lacking:
+                raise InvalidRequestError(f"{model_name} is known not to chat, so it cannot hold to a response_format: leave it out")
             else:
                 form = form.without(provider.refused_schema_words)
-                how = choose(form, self._how(target, form), options)
+                how = choose(form, self._how(target, provider, form), options)
                 conversation, options = apply(form, how, conversation, options)
         if target.renames and options:
             renamed, refused = rename(options, target.renames, route.provider)
@@ -191,22 +194,27 @@ class Engine:
         settings = self.snapshot.options
         return MediaPolicy(
             # A generator is given the media themselves: what it does with them, only it knows.
-            takes_urls=frozenset(target.row.takes_urls if target.route.generator is None else ()),
+            takes_urls=provider.takes_urls.union(target.row.takes_urls) if target.route.generator is None else frozenset(),
+            urls_need_a_type=provider.urls_need_a_type,
             reads_text_files=provider.reads_text_files,
             max_bytes=settings.max_media_bytes,
             allow_private_urls=settings.allow_private_urls,
         )
 
     @staticmethod
-    def _how(target: Target, form: Wanted) -> How:
+    def _how(target: Target, provider: BaseLLMProvider, form: Wanted) -> How:
         """How an answer of a wanted form is asked for: by what the model is known to do, else by what its API has."""
         known: Mapping[str, bool] = (target.model.capabilities if target.model is not None else None) or {}
-        if form.any_object and known.get("json_mode"):
-            return "json_object"
-        if "json_schema" not in known:
-            return target.row.structured_output  # type: ignore[return-value]  # checked with the row
-        ways: tuple[tuple[How, str], ...] = (("json_schema", "json_schema"), ("tool", "tools"), ("json_object", "json_mode"))
-        return next((how for how, capability in ways if known.get(capability)), "prompt")
+        if form.any_object:
+            return "json_object" if known.get("json_mode", provider.takes_json_object) else "prompt"
+        own = target.row.structured_output
+        ways: tuple[tuple[How, bool], ...] = (
+            ("json_schema", known.get("json_schema", own == "json_schema") and (not form.adaptable or provider.takes_schema(form.schema))),
+            ("json_object", own == "json_object" and known.get("json_mode", True)),
+            ("tool", known.get("tools", own in ("json_schema", "tool"))),
+            ("json_object", known.get("json_mode", False)),
+        )
+        return next((how for how, goes in ways if goes), "prompt")
 
     def target(self, model_name: str) -> Target:
         """Resolve a name; what was once resolved is kept until the registry changes."""

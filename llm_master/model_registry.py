@@ -2,6 +2,12 @@
 
 The rows that come with the library stand in ``models.json``, one line each, with source and date. A row is made into an
 object when it is first asked for.
+
+``source`` and ``as_of`` are of the prices; those of images, speech, vectors and rankings were read through LiteLLM's list
+(1.109.1, read on 2026-11-21), which names the same pages. What a model can do and cannot do is from that list, from
+models.dev (read on the same day) and from the makers' own documentation. A word stands in a row where they agree; where they
+contradict each other, or say nothing, it is absent. A model of one kind is not of another: one that chats embeds nothing,
+ranks nothing and reads nothing aloud.
 """
 
 from __future__ import annotations

@@ -90,11 +90,11 @@ async def moderate(
     return answer
 
 
-def judge(engine: Engine, model_name: str | None) -> Callable[[Call], Awaitable[None]]:
+def judge(engine: Engine) -> Callable[[Call], Awaitable[None]]:
     """The step of a query that has its conversation judged before it is sent."""
 
     async def judge_request(call: Call) -> None:
-        answer = await moderate(engine, model_name, _said(call.messages), None, call.time_left()[0], {})
+        answer = await moderate(engine, None, _said(call.messages), None, call.time_left()[0], {})
         receipt = answer.receipt
         assert receipt is not None
         call.receipt.attempts += receipt.attempts

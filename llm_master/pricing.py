@@ -21,8 +21,8 @@ class PriceList:
     """The prices of one model, per token, worked out once.
 
     What is not text has its own price, and without one the cost is unknown: audio never costs what text costs, and images made are in
-    the count of tokens only of a model documented to make them (``image_output``). Images that a model reads are text tokens, unless
-    its row has a price for them or it is one that makes images.
+    the count of tokens only of a model documented to make them (``image_output``), or have a ``price_per_image``. Images that a model
+    reads are text tokens, unless its row has a price for them or it is one that makes images.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class PriceList:
         self._per_image = row.price_per_image
         self._per_character = _per_token(row.price_per_million_characters)
         self._per_search_unit = row.price_per_search_unit
-        self._makes_images = row.capabilities.get("image_output") is True
+        self._makes_images = row.price_per_image is not None or row.capabilities.get("image_output") is True
         has_units = any(price is not None for price in (self._per_image, self._per_character, self._per_search_unit))
         self._without_tokens = self._input is None and self._output is None and (has_units or self._per_request is not None)
         self._beside_text = has_units or self._without_tokens or self._image_in is not None or self._makes_images

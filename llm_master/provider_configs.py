@@ -27,14 +27,31 @@ _ROWS = {
         display_name="OpenAI",
         base_url="https://api.openai.com/v1",
         # gpt-oss is not among them: others serve it.
-        prefixes=("gpt-3", "gpt-4", "gpt-5", "gpt-6", "gpt-audio", "gpt-chat", "chatgpt-", "o1", "o3", "o4", "ft:gpt-", "text-embedding-"),
+        prefixes=(
+            "gpt-3",
+            "gpt-4",
+            "gpt-5",
+            "gpt-6",
+            "gpt-audio",
+            "gpt-chat",
+            "gpt-image-",
+            "chatgpt-",
+            "o1",
+            "o3",
+            "o4",
+            "ft:gpt-",
+            "text-embedding-",
+            "tts-1",
+            "omni-moderation-",
+        ),
         default_model="gpt-6-luna",
         generate_map={
             "gpt-image-*": "llm_master.generators.images:openai_image",
             "chatgpt-image-*": "llm_master.generators.images:openai_image",
             "dall-e-*": "llm_master.generators.images:openai_image",
             "tts-*": "speech",
-            "gpt-4o-mini-tts*": "speech",
+            "gpt-4o-mini-tts": "speech",
+            "gpt-4o-mini-tts-*": "speech",
             "responses-{model}": "llm_master.generators.responses:responses",
             "responses/{model}": "llm_master.generators.responses:responses",
         },
@@ -49,6 +66,7 @@ _ROWS = {
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
         base_url="https://openrouter.ai/api/v1",
+        takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         default_model="openai/gpt-6-luna",
         supports_caching=True,
     ),
@@ -56,6 +74,8 @@ _ROWS = {
         display_name="Groq",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
+        # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
+        structured_output="json_object",
     ),
     "mistral": ProviderConfig(
         display_name="Mistral",
@@ -72,6 +92,8 @@ _ROWS = {
             "open-mixtral-",
         ),
         default_model="mistral-small-latest",
+        # Of inputs it refuses more than 256, and fewer where they are long; 32 is what common clients send.
+        embed_batch_size=32,
         # It refuses fields that it does not know; a stream ends with its usage unasked.
         renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
     ),
@@ -80,6 +102,9 @@ _ROWS = {
         base_url="https://api.deepseek.com",
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
+        # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
+        structured_output="json_object",
+        takes_urls=(),
         supports_caching=True,
         renames={"max_completion_tokens": "max_tokens"},
     ),
@@ -107,6 +132,7 @@ _ROWS = {
         display_name="Cerebras",
         base_url="https://api.cerebras.ai/v1",
         default_model="gpt-oss-120b",
+        takes_urls=(),
     ),
     "xai": ProviderConfig(
         display_name="xAI",
@@ -122,6 +148,10 @@ _ROWS = {
         api_key_env=("KIMI_API_KEY",),
         prefixes=("kimi-", "moonshot-"),
         default_model="kimi-k2.6",
+        # Images as base64 or as uploaded files: https://platform.kimi.ai/docs/guide/use-kimi-vision-model
+        takes_urls=(),
+        # Of older models only JSON mode is documented.
+        structured_output="json_object",
         supports_caching=True,
     ),
     "zai": ProviderConfig(
@@ -130,6 +160,8 @@ _ROWS = {
         api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
         prefixes=("glm-",),
         default_model="glm-5.3-flash",
+        # https://docs.z.ai/guides/capabilities/struct-output
+        structured_output="json_object",
         supports_caching=True,
         renames={"max_completion_tokens": "max_tokens"},
     ),
@@ -147,10 +179,23 @@ _ROWS = {
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
+        provider_class="llm_master.providers.cohere:CohereProvider",
         base_url="https://api.cohere.ai/compatibility/v1",
         api_key_env=("CO_API_KEY",),
-        prefixes=("command-", "c4ai-"),
+        prefixes=(
+            "command-",
+            "c4ai-",
+            "embed-v",
+            "embed-english-",
+            "embed-multilingual-",
+            "rerank-v",
+            "rerank-english-",
+            "rerank-multilingual-",
+        ),
         default_model="command-a-03-2025",
+        # Ranking is none of OpenAI's operations, so that the compatible API has no place for it.
+        paths={"embed": "https://api.cohere.com/v2/embed", "rerank": "https://api.cohere.com/v2/rerank"},
+        embed_batch_size=96,  # https://docs.cohere.com/reference/embed
         renames={"max_completion_tokens": "max_tokens"},
     ),
     "anthropic": ProviderConfig(
@@ -160,6 +205,7 @@ _ROWS = {
         api_key_env=("CLAUDE_API_KEY",),
         prefixes=("claude-",),
         default_model="claude-haiku-5-5",
+        takes_urls=("image", "file"),  # https://platform.claude.com/docs/en/build-with-claude/pdf-support
         supports_caching=True,
     ),
     "gemini": ProviderConfig(
@@ -171,7 +217,9 @@ _ROWS = {
         prefixes=("gemini-",),
         default_model="gemini-3.5-flash-lite",
         generate_map={"imagen-*": "generate_images"},
-        embed_batch_size=100,
+        # Of addresses that say by their ending what is there: it wants to be told. No audio.
+        takes_urls=("image", "file"),
+        embed_batch_size=100,  # https://ai.google.dev/api/embeddings
         supports_caching=True,
     ),
     "vertex": ProviderConfig(
@@ -183,9 +231,29 @@ _ROWS = {
         api_key_env=("VERTEXAI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
         default_model="gemini-3.5-flash-lite",
         generate_map={"imagen-*": "generate_images"},
+        takes_urls=("image", "file"),
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings
         embed_batch_size=250,
         supports_caching=True,
         scope="https://www.googleapis.com/auth/cloud-platform",
+    ),
+    "voyage": ProviderConfig(
+        # Embeddings and rankings only.
+        display_name="Voyage AI",
+        base_url="https://api.voyageai.com/v1",
+        api_key_env=("VOYAGE_AI_API_KEY",),
+        prefixes=("voyage-", "rerank-2", "rerank-3"),
+        paths={"rerank": "/rerank"},
+        embed_batch_size=1000,  # https://docs.voyageai.com/reference/embeddings-api
+        renames={"dimensions": "output_dimension", "top_n": "top_k"},
+    ),
+    "jina": ProviderConfig(
+        # Embeddings and rankings only.
+        display_name="Jina AI",
+        base_url="https://api.jina.ai/v1",
+        api_key_env=("JINA_AI_API_KEY",),
+        prefixes=("jina-",),
+        paths={"rerank": "/rerank"},
     ),
     "recraft": ProviderConfig(
         display_name="Recraft",
@@ -215,6 +283,7 @@ _ROWS = {
         display_name="Ollama",
         base_url="http://localhost:11434/v1",
         requires_key=False,
+        takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
     ),
@@ -229,6 +298,7 @@ _ROWS = {
         base_url="http://localhost:8080/v1",
         api_key_env=("LLAMA_API_KEY",),
         requires_key=False,
+        takes_urls=(),  # it may have been built without the means to fetch
         default_model="default",
         skip_cost_calculation=True,
     ),
@@ -237,6 +307,7 @@ _ROWS = {
         base_url="http://localhost:1234/v1",
         api_key_env=("LM_API_TOKEN",),
         requires_key=False,
+        takes_urls=(),
         skip_cost_calculation=True,
     ),
     "mock": ProviderConfig(

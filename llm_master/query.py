@@ -62,7 +62,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: Literal[False] = False,
-        moderation: bool | str | Mapping[str, Any] = False,
+        moderation: Any = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -80,7 +80,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: Literal[True],
-        moderation: bool | str | Mapping[str, Any] = False,
+        moderation: Any = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -97,7 +97,7 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: bool = False,
-        moderation: bool | str | Mapping[str, Any] = False,
+        moderation: Any = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -113,8 +113,8 @@ class QueryLLM:
             messages: The conversation, as in OpenAI's chat completions; every field is kept. Or else ``prompt``.
             prompt: One user message.
             stream: Return an ``LLMStream`` after its first delta.
-            moderation: Have the conversation judged first, by ``moderation_model`` of the settings or by the model named
-                here; what is flagged is not sent. A dict goes to the provider, as its own option.
+            moderation: ``True``: have the conversation judged first, by ``moderation_model`` of the settings; what is flagged
+                is not sent. Anything else goes to the provider, as its own option of that name.
             response_format: The form of the answer, which ``answer.parsed`` then has: a pydantic model, an attrs class, a
                 dataclass, another type, a JSON schema, or OpenAI's own dict. See docs/structured_output.md.
             repair: Ask once more where the answer is not of that form.
@@ -133,12 +133,11 @@ class QueryLLM:
             InvalidOutputError: The answer is not of the form of ``response_format``; ``.response`` holds it.
             LLMError: See ``llm_master.errors``; each carries ``.receipt`` once something was tried.
         """
-        if moderation and isinstance(moderation, Mapping):
+        if moderation is not True and moderation:
             options["moderation"] = moderation  # the provider's own option of that name
-            moderation = False
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        if moderation or repair:
-            self._guard(call, moderation=moderation, repair=repair, stream=stream)
+        if moderation is True or repair:
+            self._guard(call, moderation=moderation is True, repair=repair, stream=stream)
         if stream:
             return await LLMStream(call, streams=_streams(call)).connect()
         return await call.answer()  # type: ignore[no-any-return]
@@ -149,7 +148,7 @@ class QueryLLM:
         messages: Sequence[Message] | None = None,
         *,
         prompt: str | None = None,
-        moderation: bool | str | Mapping[str, Any] = False,
+        moderation: Any = False,
         response_format: Any = None,
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
@@ -159,12 +158,11 @@ class QueryLLM:
         **options: Any,
     ) -> LLMStream:
         """Ask a model for its answer in pieces; arguments and errors as in :meth:`query`. Connects at first iteration."""
-        if moderation and isinstance(moderation, Mapping):
+        if moderation is not True and moderation:
             options["moderation"] = moderation  # the provider's own option of that name
-            moderation = False
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        if moderation or repair:
-            self._guard(call, moderation=moderation, repair=repair, stream=True)
+        if moderation is True or repair:
+            self._guard(call, moderation=moderation is True, repair=repair, stream=True)
         return LLMStream(call, streams=_streams(call))
 
     def plan(
@@ -325,7 +323,7 @@ class QueryLLM:
         call = self._engine.call(model_name, messages, prompt, None, tools, None, 600, None, dict(options))
         return await operations.estimate_cost(call, options)
 
-    def _guard(self, call: Call, *, moderation: bool | str | Mapping[str, Any], repair: bool, stream: bool) -> None:
+    def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:
         if repair:
             if call.wanted is None:
                 raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")
@@ -333,8 +331,7 @@ class QueryLLM:
                 raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
             call.repair = True
         if moderation:
-            judge = operations.judge(self._engine, moderation if isinstance(moderation, str) else None)
-            call.before = [*(call.before or ()), judge]
+            call.before = [*(call.before or ()), operations.judge(self._engine)]
 
 
 def _streams(call: Call) -> bool:

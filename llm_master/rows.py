@@ -82,7 +82,7 @@ class ProviderConfig:
             ``"package.module:name"`` of a function or class. A name may end in ``*``, which stands for any rest, or in
             ``{model}``, where the rest is the wire id.
         paths: Where an operation is, where that is not OpenAI's place: a path below ``base_url``, or a whole URL. Of ``embed``,
-            ``moderate``, ``rerank``, ``speech``, ``images``.
+            ``moderate``, ``rerank``.
         embed_batch_size: Inputs that one embedding request may hold.
         takes_urls: Which kinds of media the API fetches by itself: of ``image``, ``audio``, ``file``. Others are fetched here.
         structured_output: How an answer of a wanted form is asked for, of models of which that is not known: ``json_schema``,

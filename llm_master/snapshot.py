@@ -71,10 +71,18 @@ def take(table: Iterable[ProviderConfig], fields: Mapping[str, Any], environment
             default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
         changed = (base_url, default_model) != (row.base_url, row.default_model)
         name = canonical(row.name)
-        rows[name] = attrs.evolve(row, base_url=base_url, default_model=default_model) if changed else row
+        paths = row.paths if base_url == row.base_url else {place: _moved(path, base_url) for place, path in row.paths.items()}
+        rows[name] = attrs.evolve(row, base_url=base_url, default_model=default_model, paths=paths) if changed else row
         keys[name] = keys_of(row, fields, environment)
     proxies = {name: value for name, value in environment.items() if name.lower() in _PROXIES}
     return Snapshot(keys, options, proxies, rows)
+
+
+def _moved(path: str, base_url: str | None) -> str:
+    """A place that the row names whole, on the host that the settings name: whoever moves a provider moves all of it."""
+    if base_url is None or not path.startswith(("http://", "https://")):
+        return path
+    return "/".join(base_url.split("/", 3)[:3]) + "/" + path.split("/", 3)[3]
 
 
 def keys_of(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:

@@ -98,7 +98,7 @@ def shape_of_schema(encoded: bytes) -> Shape:
     except jsonschema_rs.ValidationError as exc:
         where, why = _schema_error(schema, exc)
         raise InvalidRequestError(f"response_format is no JSON schema: {path_of(where)}: {why}") from exc
-    except ValueError as exc:
+    except (ValueError, jsonschema_rs.ReferencingError) as exc:
         raise InvalidRequestError(f"response_format is no JSON schema that can be used: {exc}") from exc
 
     def build(_text: bytes, value: Any) -> Any:
@@ -226,8 +226,7 @@ def _of_pydantic(kind: Any, seen: set[int]) -> bool:
         try:
             inner += typing.get_type_hints(kind, include_extras=True).values()
         except Exception:
-            # A name that cannot be found. Whoever makes the schema finds it or says so.
-            inner += kind.__annotations__.values()
+            return False  # a name cannot be found: whoever makes the schema says so
     return any(_of_pydantic(part, seen) for part in inner if part is not None and not isinstance(part, (str, int)))
 
 
@@ -245,20 +244,20 @@ def _schema_error(schema: Any, exc: Any) -> tuple[list[str | int], str]:
     message = _short(exc.message)
     if where and where[-1] == "type":
         return where, f"{message.partition(' is not valid')[0]} is no type of JSON schema: give one of {', '.join(TYPES)}"
-    if not where and (quoted := re.search(r"'([^']+)'", message)):
-        # Of a reference the validator does not say where it stands.
-        where = next(_standing(schema, quoted[1], []), [])
+    if not where:
+        # Of a reference, and in older versions of a pattern, the validator does not say where it stands.
+        where = next(_standing(schema, exc.message, []), [])
         if where and where[-1] == "$ref":
-            return where, f"there is nothing at {quoted[1]!r}, and nothing is fetched from elsewhere: put it under $defs"
+            return where, f"there is nothing where it points, and nothing is fetched from elsewhere: put it under $defs ({message})"
     return where, message
 
 
-def _standing(schema: Any, end: str, path: list[str | int]) -> Iterator[list[str | int]]:
-    """Where a ``$ref`` or ``$schema`` that ends so stands."""
+def _standing(schema: Any, message: str, path: list[str | int]) -> Iterator[list[str | int]]:
+    """Where what the validator's message names stands."""
     for key, part in _members(schema):
-        if key in ("$ref", "$schema") and isinstance(part, str) and part.endswith(end):
+        if key in ("$ref", "$schema", "pattern") and isinstance(part, str) and part.strip("#") and part.removeprefix("#") in message:
             yield [*path, key]
-        yield from _standing(part, end, [*path, key])
+        yield from _standing(part, message, [*path, key])
 
 
 def _foreign(value: Any, path: list[str | int]) -> Iterator[tuple[list[str | int], Any]]:

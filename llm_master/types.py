@@ -19,7 +19,7 @@ CostState: TypeAlias = Literal["billed", "exact", "estimated", "unknown"]
 ``estimated`` (a price or a count that matters is missing and an upper bound stands in), ``unknown``."""
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Usage:
     """Tokens of one answer. A count that the provider did not state is ``None``.
 
@@ -56,6 +56,11 @@ class Usage:
     images: int | None = attrs.field(default=None, kw_only=True)
     characters: int | None = attrs.field(default=None, kw_only=True)
     search_units: int | None = attrs.field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        # What is not known of an answer is most of what there could be.
+        said = ((field.name, getattr(self, field.name)) for field in attrs.fields(type(self)))
+        return f"Usage({', '.join(f'{name}={value!r}' for name, value in said if value is not None and value is not False)})"
 
     @property
     def total_tokens(self) -> int | None:

@@ -6,6 +6,7 @@ Sources: https://docs.anthropic.com/en/api/messages, https://docs.anthropic.com/
 from __future__ import annotations
 
 import copy
+import contextlib
 import json
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,7 @@ from llm_master import (
     AuthenticationError,
     ContextWindowExceededError,
     InsufficientFundsError,
+    InvalidOutputError,
     InvalidRequestError,
     LLMError,
     LLMResponse,
@@ -187,7 +189,8 @@ async def streamed(llm: QueryLLM, *arguments: Any, **options: Any) -> LLMRespons
 async def sent(llm: QueryLLM, server: ScriptedServer, *messages: Any, model: str = MODEL, **options: Any) -> Any:
     """The body that arrives, and nothing else is looked at."""
     server.answer_json(message("ok"))
-    await llm.query(model, list(messages) or [{"role": "user", "content": "hi"}], **options)
+    with contextlib.suppress(InvalidOutputError):  # "ok" is not of any form that was asked for
+        await llm.query(model, list(messages) or [{"role": "user", "content": "hi"}], **options)
     return server.requests[-1].json
 
 
@@ -464,6 +467,119 @@ async def test_no_answer_is_a_server_error(llm: QueryLLM, server: ScriptedServer
     with pytest.raises(ServerError) as caught:
         await llm.query(MODEL, prompt="hi")
     assert caught.value.status == 200 and len(server.requests) == 3
+
+
+CITED: list[tuple[dict[str, Any], tuple[Any, Any]]] = [
+    (CITATION, ("https://example.com", "T")),
+    (
+        {
+            "type": "char_location",
+            "cited_text": "c",
+            "document_index": 0,
+            "document_title": "Doc",
+            "start_char_index": 0,
+            "end_char_index": 1,
+        },
+        (None, "Doc"),
+    ),
+    (
+        {
+            "type": "page_location",
+            "cited_text": "c",
+            "document_index": 0,
+            "document_title": None,
+            "start_page_number": 1,
+            "end_page_number": 2,
+        },
+        (None, None),
+    ),
+    (
+        {
+            "type": "content_block_location",
+            "cited_text": "c",
+            "document_index": 0,
+            "document_title": "B",
+            "start_block_index": 0,
+            "end_block_index": 1,
+        },
+        (None, "B"),
+    ),
+    (
+        {
+            "type": "search_result_location",
+            "cited_text": "c",
+            "source": "kb://1",
+            "title": "S",
+            "search_result_index": 0,
+            "start_block_index": 0,
+            "end_block_index": 1,
+        },
+        ("kb://1", "S"),
+    ),
+]
+"""https://docs.anthropic.com/en/docs/build-with-claude/citations#response-structure: each kind, its address and its title."""
+
+
+@both_ways
+async def test_every_kind_of_citation_with_the_text_that_it_supports(llm: QueryLLM, server: ScriptedServer, how: str) -> None:
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": "Grüße 🗾: "}, {"type": "thinking", "thinking": "hm", "signature": "c2ln"}]
+    for number, (note, _) in enumerate(CITED):
+        blocks += [{"type": "text", "text": f"Satz {number}. ", "citations": [note]}, {"type": "text", "text": "Und: "}]
+    blocks[-1] = {"type": "text", "text": "Ende.", "citations": [CITATION, CITATION]}
+    if how == "whole":
+        server.answer_json(message(*blocks))
+        answer = await llm.query(MODEL, prompt="hi")
+    else:
+        events = [START]
+        for index, block in enumerate(blocks):
+            text = block.get("text", "")
+            begun = {"type": "text", "text": ""} if block["type"] == "text" else block
+            events.append({"type": "content_block_start", "index": index, "content_block": begun})
+            deltas = [{"type": "citations_delta", "citation": note} for note in block.get("citations", [])]
+            deltas += [{"type": "text_delta", "text": piece} for piece in (text[:2], text[2:]) if piece]
+            events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+            events.append({"type": "content_block_stop", "index": index})
+        server.answer_sse(sse(*events, *STOP))
+        answer = await streamed(llm, MODEL, prompt="hi")
+    found = [((c.url, c.title), c.text, c.raw, answer.content[c.start : c.end]) for c in answer.citations]
+    expected = [(shown, "c", note, f"Satz {number}. ") for number, (note, shown) in enumerate(CITED)]
+    assert found == expected + [(("https://example.com", "T"), "c", CITATION, "Ende.")] * 2
+    assert answer.native["content"][0] == blocks[0] and answer.native["content"][2]["citations"] == [CITATION]
+
+
+# Counts
+
+
+async def test_tokens_are_counted(server: ScriptedServer) -> None:
+    provider = AnthropicProvider(ProviderConfig(name="anthropic", base_url=server.base_url, api_key=KEY))
+    server.answer_json({"input_tokens": 2095})
+    options = provider.translate(
+        "claude-sonnet-4-5", {"tools": [WEATHER], "reasoning_effort": "low", "temperature": 1, "stop": "x"}
+    ).options
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert await provider.count_tokens(messages, "claude-sonnet-4-5", **options) == 2095
+    assert (server.request.method, server.request.path) == ("POST", "/v1/messages/count_tokens")
+    assert server.request.headers["x-api-key"] == KEY
+    body = server.request.json
+    assert body.keys() == {"model", "messages", "system", "tools", "thinking"}, "nothing that the endpoint does not know"
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": 1024} and body["tools"][0]["name"] == "weather"
+
+
+async def test_a_count_that_is_refused(server: ScriptedServer) -> None:
+    provider = AnthropicProvider(ProviderConfig(name="anthropic", base_url=server.base_url, api_key=KEY))
+    # As recorded: a model that there is not.
+    error = {"type": "not_found_error", "message": "model: claude-does-not-exist"}
+    server.answer_json({"type": "error", "error": error, "request_id": "req_1"}, status=404)
+    with pytest.raises(ModelNotFoundError, match="claude-does-not-exist"):
+        await provider.count_tokens([{"role": "user", "content": "hello"}], "claude-does-not-exist")
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", '{"input_tokens": null}'])
+async def test_a_count_that_is_none(server: ScriptedServer, body: str) -> None:
+    provider = AnthropicProvider(ProviderConfig(name="anthropic", base_url=server.base_url, api_key=KEY))
+    server.answer(body)
+    with pytest.raises(ServerError):
+        await provider.count_tokens([{"role": "user", "content": "hello"}], "claude-sonnet-4-5")
 
 
 # Errors
@@ -814,7 +930,10 @@ REFUSED_MESSAGES: dict[str, tuple[list[Any], str]] = {
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/bmp;base64,Qk0="}}]}],
         "image/bmp",
     ),
-    "a file type": ([{"role": "user", "content": [{"type": "file", "file": {"file_data": "data:audio/mpeg;base64,AA=="}}]}], "audio/mpeg"),
+    "a file type": (
+        [{"role": "user", "content": [{"type": "file", "file": {"file_data": "data:application/zip;base64,UEsDBAA="}}]}],
+        "application/zip",
+    ),
     "audio": ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]}], "audio"),
     "no image at all": ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "messages[0]"),
     "a data URI that is none": ([{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png,abc"}]}], "data URI"),
@@ -992,7 +1111,6 @@ REFUSED_VALUES: list[tuple[dict[str, Any], str]] = [
     ({"temperature": -1}, "temperature"),
     ({"tool_choice": "sometimes"}, "sometimes"),
     ({"reasoning_effort": "a bit"}, "a bit"),
-    ({"response_format": {"type": "json_object"}}, "json_object"),
     ({"response_format": {"type": "json_schema"}}, "schema"),
     ({"response_format": {"type": "xml"}}, "xml"),
     ({"stop": 5}, "stop"),
@@ -1079,7 +1197,7 @@ KEYWORDS: dict[str, Any] = {
     "patternProperties": {},
     "not": {},
     "if": {},
-    "oneOf": [],
+    "oneOf": [{"type": "string"}],
 }
 PLACES: dict[str, Any] = {
     "schema.properties.x": lambda part: {"type": "object", "properties": {"x": part}, "additionalProperties": False},

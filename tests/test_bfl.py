@@ -110,7 +110,8 @@ async def test_the_provider_alone_means_its_default_model(llm: QueryLLM, server:
     submits(server)
     server.answer_json(media.done(SAMPLE))
     answer = await llm.query("bfl", prompt=PROMPT)
-    assert (posts(server)[0][0], answer.cost) == ("flux-2-pro", None)
+    assert posts(server)[0][0] == "flux-2-pro"
+    assert answer.usage.cost is None and answer.receipt.cost_state in ("estimated", "unknown")  # it did not say what it costs
 
 
 @pytest.mark.parametrize("status", ["Pending", "Queued", "Processing", "Reasoning", "Generating", "Brand New"])
@@ -455,7 +456,6 @@ def test_a_plan(llm: QueryLLM, server: ScriptedServer) -> None:
         ({"temperature": 1}, "'temperature'"),
         ({"n": 2}, "'n'"),
         ({"tools": []}, "'tools'"),
-        ({"response_format": {"type": "json_object"}}, "'response_format'"),
         ({"quality": "high"}, "'quality'"),
         ({"size": "large"}, "size is 'large'.*1024x768"),
     ],
@@ -473,7 +473,7 @@ async def test_what_has_no_word_here_is_refused(llm: QueryLLM, server: ScriptedS
         ("flux-2-pro", [image("https://example.com/a.png")] * 9, {}, "takes 8 image"),
         ("flux-pro-1.1", [image("https://example.com/a.png")] * 2, {}, "takes 1 image"),
         ("flux-2-pro", [image("https://example.com/a.png")], {"input_image": "x"}, "input_image.*give it once"),
-        ("flux-2-pro", [{"type": "input_audio", "input_audio": {}}], {}, "'input_audio'"),
+        ("flux-9", [{"type": "input_audio", "input_audio": {"format": "wav", "data": "UklGRgAAAABXQVZF"}}], {}, "'input_audio'"),
         ("flux-2-pro", "", {}, "has no text"),
     ],
 )

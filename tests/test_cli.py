@@ -25,6 +25,7 @@ from servers.scripted import GATE
 
 from llm_master import PROVIDER_CONFIGS, QueryLLM
 from llm_master.cli import main
+from llm_master.row_checks import CAPABILITIES
 from llm_master.rows import key_attr
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,6 +168,18 @@ def test_models_list(run):
     assert only and all(line.startswith("groq/") for line in only)
     assert json.loads(run("models", "list", "--json").stdout)["openai/gpt-4.1"]["input_price_per_million"] == "2"
     assert run("models", "list", "-p", "nobody").exit_code == 2
+
+
+def test_models_list_shows_what_a_model_does_and_as_json_also_what_it_does_not(run):
+    shown = {line.split("\t")[0]: line.split("\t")[-1].split(", ") for line in run("models", "list").stdout.splitlines()}
+    told = json.loads(run("models", "list", "--json").stdout)
+    assert shown.keys() == told.keys()
+    words = set()
+    for name, row in told.items():
+        assert shown[name] == sorted(word for word, does in row["capabilities"].items() if does)
+        words |= row["capabilities"].keys()
+    assert words == set(CAPABILITIES)
+    assert told["groq/openai/gpt-oss-20b"]["capabilities"]["vision"] is False
 
 
 def test_providers_list_shows_no_key(run, monkeypatch):

@@ -236,6 +236,34 @@ async def test_signed_thinking_goes_back_to_who_signed_it(llm: QueryLLM, server:
     assert blocks == ANTHROPIC.answer("Let me see.", CALLS, thinking=(THOUGHT, SIGNATURE))["content"]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_encrypted_reasoning_goes_back_to_who_encrypted_it(llm: QueryLLM, server: ScriptedServer, streamed: bool) -> None:
+    """https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items"""
+    messages = conversation()
+    options: dict[str, Any] = {"tools": TOOLS, "store": False}
+    if streamed:
+        server.answer_sse(*RESPONSES.stream("Let me see.", calls=CALLS, thinking=(THOUGHT, "gAAAencrypted")))
+        async with llm.stream("acme/gpt-5", messages, **options) as stream:
+            assert "".join([piece async for piece in stream]) == "Let me see."
+        first = stream.response
+    else:
+        server.answer_json(RESPONSES.answer("Let me see.", CALLS, thinking=(THOUGHT, "gAAAencrypted")))
+        first = await llm.query("acme/gpt-5", messages, **options)
+    assert (first.reasoning, first.finish_reason) == (THOUGHT, "tool_calls")
+    messages += [first.message, *results_of(first)]
+    forms = {"acme/gpt-5": RESPONSES, "claude-sonnet-4-5": ANTHROPIC, "openai/gpt-4.1": CHAT, "gemini/gemini-2.5-flash": GEMINI}
+    for model, form in forms.items():
+        server.answer_json(form.answer("Zürich."))
+        await llm.query(model, messages, tools=TOOLS)
+    asked, back, *others = server.requests
+    assert asked.json["include"] == ["reasoning.encrypted_content"]
+    assert back.json["input"][2:6] == RESPONSES.answer("Let me see.", CALLS, thinking=(THOUGHT, "gAAAencrypted"))["output"]
+    for request, form in zip(others, list(forms.values())[1:], strict=True):
+        assert not [word for word in ("gAAAencrypted", THOUGHT, "_native", "rs_1") if word in request.body.decode()]
+        said = form.read(request.path, request.json)
+        assert said.assistant == ["Let me see."] and by_name(said) == RESULTS
+
+
 @pytest.mark.parametrize("row", ROWS)
 async def test_ids_of_calls_that_another_provider_made_up(llm: QueryLLM, server: ScriptedServer, row: str) -> None:
     """Providers name calls as they like, as ``functions.get_weather:0``; not all take all of each other's names."""

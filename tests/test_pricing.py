@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,6 +151,153 @@ def test_a_cost_that_is_not_known_is_unknown_also_where_prices_vary():
     assert cost(row, input_tokens=1, output_tokens=1, cached_tokens=5) == (None, "unknown")
 
 
+# Beside text
+
+
+SPOKEN = ModelConfig(
+    input_price_per_million=2, output_price_per_million=8, audio_input_price_per_million=40, audio_output_price_per_million=80
+)
+
+
+def test_audio_has_its_own_price():
+    assert cost(SPOKEN, input_tokens=1000, output_tokens=100, audio_input_tokens=900, audio_output_tokens=60) == (
+        Decimal("0.0002") + Decimal("0.036") + Decimal("0.00032") + Decimal("0.0048"),
+        "exact",
+    )
+    assert cost(SPOKEN, input_tokens=1000, output_tokens=100, audio_input_tokens=0, audio_output_tokens=0) == (Decimal("0.0028"), "exact")
+    assert cost(SPOKEN, input_tokens=1000, output_tokens=100) == (Decimal("0.0028"), "exact")
+
+
+@pytest.mark.parametrize("counted", ["audio_input_tokens", "audio_output_tokens"])
+def test_audio_without_a_price_never_costs_what_text_costs(counted):
+    assert cost(PLAIN, input_tokens=1000, output_tokens=100, cached_tokens=0, **{counted: 1}) == (None, "unknown")
+    assert cost(PLAIN, input_tokens=1000, output_tokens=100, cached_tokens=0, **{counted: 0}) == (Decimal("0.0028"), "exact")
+
+
+def test_a_model_that_writes_only_audio_has_no_price_of_text_to_pay():
+    row = ModelConfig(input_price_per_million=1, audio_output_price_per_million=10)
+    assert cost(row, input_tokens=10, output_tokens=100, audio_output_tokens=100) == (Decimal("0.00101"), "exact")
+    assert cost(row, input_tokens=10, output_tokens=100, audio_output_tokens=99) == (None, "unknown")
+
+
+def test_of_audio_and_cached_tokens_together_the_full_price_is_the_most():
+    # How much of the audio was cached nobody says.
+    row = attrs.evolve(SPOKEN, cached_input_price_per_million=1)
+    assert cost(row, input_tokens=1000, output_tokens=0, audio_input_tokens=500, cached_tokens=500) == (Decimal("0.021"), "estimated")
+    assert cost(row, input_tokens=1000, output_tokens=0, audio_input_tokens=500, cached_tokens=0) == (Decimal("0.021"), "exact")
+
+
+def test_of_audio_and_written_tokens_together_no_price_is_the_most():
+    row = attrs.evolve(SPOKEN, cache_write_price_per_million=3)
+    assert cost(row, input_tokens=1000, output_tokens=0, audio_input_tokens=500, cache_write_tokens=1) == (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 10, "output_tokens": 10, "audio_input_tokens": 11},
+        {"input_tokens": 10, "output_tokens": 10, "audio_output_tokens": 11},
+        {"input_tokens": 10, "output_tokens": 10, "audio_input_tokens": 5, "cached_tokens": 11},
+        {"output_tokens": 10, "audio_input_tokens": 5},
+        {"input_tokens": 10, "audio_output_tokens": 5},
+        {"input_tokens": 10, "output_tokens": 10, "audio_input_tokens": -1},
+        {"input_tokens": 10, "output_tokens": 10, "audio_input_tokens": "5"},
+        {"input_tokens": 10, "output_tokens": 10, "audio_output_tokens": 5.0},
+    ],
+)
+def test_counts_of_audio_that_cannot_be_make_no_cost(usage):
+    assert cost(SPOKEN, **usage) == (None, "unknown")
+
+
+def test_audio_has_its_price_in_every_tier():
+    row = ModelConfig(
+        input_price_per_million=1,
+        output_price_per_million=1,
+        audio_input_price_per_million=2,
+        price_tiers=[{"above_input_tokens": 100, "audio_input_price_per_million": 4}, {"above_input_tokens": 1000}],
+    )
+    assert cost(row, input_tokens=100, output_tokens=0, audio_input_tokens=100) == (Decimal("0.0002"), "exact")
+    # The tier is chosen by all of the input.
+    assert cost(row, input_tokens=200, output_tokens=0, audio_input_tokens=100) == (Decimal("0.0005"), "exact")
+    assert cost(row, input_tokens=2000, output_tokens=0, audio_input_tokens=1000) == (Decimal("0.003"), "exact")
+    assert cost(attrs.evolve(row, prices_vary=True), input_tokens=200, output_tokens=0, audio_input_tokens=100)[1] == "estimated"
+
+
+PAINTER = ModelConfig(
+    input_price_per_million=5, output_price_per_million=40, image_input_price_per_million=10, capabilities={"image_output": True}
+)
+
+
+def test_images_read_have_their_own_price_where_the_row_has_one():
+    assert cost(PAINTER, input_tokens=300, output_tokens=1000, image_input_tokens=200, images=1) == (Decimal("0.0425"), "exact")
+    assert cost(PAINTER, input_tokens=300, output_tokens=1000, image_input_tokens=0, images=1) == (Decimal("0.0415"), "exact")
+
+
+def test_images_read_that_nobody_counted_cost_the_dearer_price_at_most():
+    assert cost(PAINTER, input_tokens=300, output_tokens=1000, images=1) == (Decimal("0.043"), "estimated")
+    cheap = attrs.evolve(PAINTER, image_input_price_per_million=1)
+    assert cost(cheap, input_tokens=300, output_tokens=1000, images=1) == (Decimal("0.0415"), "estimated")
+    # A model that only reads images has them counted where there are any.
+    reader = attrs.evolve(PAINTER, capabilities={"embedding": True})
+    assert cost(reader, input_tokens=300, output_tokens=0) == (Decimal("0.0015"), "exact")
+
+
+def test_images_read_without_a_price_are_text_to_a_model_that_makes_none():
+    usage = {"input_tokens": 1000, "output_tokens": 100, "cached_tokens": 0, "image_input_tokens": 900}
+    assert cost(PLAIN, **usage) == (Decimal("0.0028"), "exact")
+    assert cost(attrs.evolve(PLAIN, capabilities={"image_output": False}), **usage) == (Decimal("0.0028"), "exact")
+    assert cost(attrs.evolve(PLAIN, capabilities={"image_output": True}), **usage) == (None, "unknown")
+    assert cost(attrs.evolve(PLAIN, price_per_image=1), **usage, images=1) == (None, "unknown")
+
+
+def test_images_made_are_in_the_tokens_only_of_a_model_that_makes_them():
+    usage = {"input_tokens": 1000, "output_tokens": 100, "cached_tokens": 0}
+    assert cost(PLAIN, **usage, images=1) == (None, "unknown")
+    assert cost(PLAIN, **usage, images=0) == (Decimal("0.0028"), "exact")
+    assert cost(attrs.evolve(PLAIN, capabilities={"image_output": True}), **usage, images=1) == (Decimal("0.0028"), "exact")
+
+
+UNITS = [
+    ("price_per_image", "images", 1),
+    ("price_per_million_characters", "characters", 1_000_000),
+    ("price_per_search_unit", "search_units", 1),
+]
+
+
+@pytest.mark.parametrize(("price", "counted", "unit"), UNITS)
+def test_what_is_sold_by_the_piece_needs_no_count_of_tokens(price, counted, unit):
+    row = ModelConfig(**{price: "0.04"})
+    assert cost(row, **{counted: 3 * unit}) == (Decimal("0.12"), "exact")
+    assert cost(row, **{counted: 0}) == (Decimal(0), "exact")
+    assert cost(row, **{counted: 3 * unit}, input_tokens=50, output_tokens=0) == (Decimal("0.12"), "exact")
+    assert cost(attrs.evolve(row, prices_vary=True), **{counted: 3 * unit}) == (Decimal("0.12"), "estimated")
+
+
+@pytest.mark.parametrize(("price", "counted", "unit"), UNITS)
+def test_what_is_sold_by_the_piece_and_was_not_counted_is_unknown(price, counted, unit):
+    row = ModelConfig(**{price: "0.04"})
+    for usage in ({}, {"input_tokens": 10, "output_tokens": 10}, {counted: -1}, {counted: 1.0}, {counted: "1"}):
+        assert cost(row, **usage) == (None, "unknown")
+
+
+@pytest.mark.parametrize(("price", "counted", "unit"), UNITS)
+def test_what_is_sold_by_the_piece_and_by_tokens_costs_both(price, counted, unit):
+    row = attrs.evolve(PLAIN, **{price: "0.04"})
+    assert cost(row, input_tokens=1000, output_tokens=100, cached_tokens=0, **{counted: unit}) == (Decimal("0.0428"), "exact")
+    assert cost(row, **{counted: unit}) == (None, "unknown")
+
+
+def test_what_is_sold_by_the_piece_may_cost_something_by_the_request_too():
+    assert cost(ModelConfig(price_per_image="0.04", price_per_request="0.01"), images=2) == (Decimal("0.09"), "exact")
+    assert cost(ModelConfig(price_per_request=0)) == (Decimal(0), "exact")
+    assert cost(ModelConfig(price_per_image="0.04"), images=2, web_searches=1) == (None, "unknown")
+    assert cost(ModelConfig(price_per_image="0.04"), images=2, others_worked=True) == (None, "unknown")
+
+
+def test_pieces_that_a_model_sold_by_tokens_counted_are_no_price():
+    assert cost(PLAIN, input_tokens=1000, output_tokens=100, cached_tokens=0, characters=9, search_units=9) == (Decimal("0.0028"), "exact")
+
+
 prices = st.none() | st.decimals(0, 1000, places=4)
 counts = st.none() | st.integers(0, 10**7)
 rows = st.builds(
@@ -183,6 +331,91 @@ def test_a_cost_is_never_negative(row, tokens_in, tokens_out, cached, written):
 def test_a_cost_is_never_negative_even_where_a_provider_counts_below_nought(row, tokens_in, tokens_out, cached, written):
     found, _ = cost(row, input_tokens=tokens_in, output_tokens=tokens_out, cached_tokens=cached, cache_write_tokens=written)
     assert found is None or found >= 0
+
+
+BESIDE_TEXT = (
+    "audio_input_price_per_million",
+    "audio_output_price_per_million",
+    "image_input_price_per_million",
+    "price_per_image",
+    "price_per_million_characters",
+    "price_per_search_unit",
+)
+any_rows = st.builds(
+    lambda row, more, makes_images: attrs.evolve(row, **more, capabilities={} if makes_images is None else {"image_output": makes_images}),
+    rows,
+    st.fixed_dictionaries({}, optional=dict.fromkeys(BESIDE_TEXT, prices)),
+    st.none() | st.booleans(),
+)
+COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "audio_input_tokens",
+    "audio_output_tokens",
+    "image_input_tokens",
+    "images",
+    "characters",
+    "search_units",
+    "web_searches",
+)
+counted = st.fixed_dictionaries({}, optional={name: st.none() | st.integers(-5, 10**6) for name in COUNTS})
+
+
+@settings(deadline=None, max_examples=300)
+@given(any_rows, counted)
+def test_a_cost_of_anything_is_never_negative_and_never_known_by_halves(row, usage):
+    found, state = cost(row, **usage)
+    assert (found is None) == (state == "unknown")
+    assert found is None or (isinstance(found, Decimal) and found >= 0)
+    if found is not None:
+        # What was counted and has a price of its own is not known without that price.
+        assert not usage.get("audio_input_tokens") or row.audio_input_price_per_million is not None or not _has_token_price(row)
+        assert not usage.get("images") or row.price_per_image is not None or row.capabilities.get("image_output")
+        assert all(usage.get(name) is not None for price, name, _ in UNITS if getattr(row, price) is not None)
+
+
+def _has_token_price(row):
+    return row.input_price_per_million is not None or row.output_price_per_million is not None
+
+
+@settings(deadline=None, max_examples=150)
+@given(any_rows, counted)
+def test_nothing_beside_text_and_no_price_for_it_change_nothing(row, usage):
+    text = ModelConfig(**{field: getattr(row, field) for field in TEXT_PRICES})
+    plain = {name: usage.get(name) for name in COUNTS[:4]}
+    audio_only = attrs.evolve(text, audio_input_price_per_million=row.audio_input_price_per_million, audio_output_price_per_million=7)
+    assert cost(text, **plain) == cost(audio_only, **plain, audio_input_tokens=0, audio_output_tokens=0, image_input_tokens=0, images=0)
+
+
+TEXT_PRICES = (
+    "input_price_per_million",
+    "output_price_per_million",
+    "cached_input_price_per_million",
+    "cache_write_price_per_million",
+    "price_per_request",
+    "price_tiers",
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), *[st.decimals(0, 1000, places=4)] * 4)
+def test_audio_and_text_cost_the_sum_of_their_parts(text_in, audio_in, text_out, audio_out, p_in, p_audio_in, p_out, p_audio_out):
+    row = ModelConfig(
+        input_price_per_million=p_in,
+        output_price_per_million=p_out,
+        audio_input_price_per_million=p_audio_in,
+        audio_output_price_per_million=p_audio_out,
+    )
+    found = cost(
+        row,
+        input_tokens=text_in + audio_in,
+        output_tokens=text_out + audio_out,
+        audio_input_tokens=audio_in,
+        audio_output_tokens=audio_out,
+    )
+    assert found == ((text_in * p_in + audio_in * p_audio_in + text_out * p_out + audio_out * p_audio_out) / 1_000_000, "exact")
 
 
 flat_rows = st.builds(
@@ -393,5 +626,7 @@ def test_the_real_price_list_knows_a_model_of_a_real_row(monkeypatch):
     assert row.input_price_per_million > 0
     assert row.output_price_per_million > 0
     assert pricing.look_up("https://api.openai.com/v1", "gpt-4-turbo") is row
+    heard = pricing.look_up("https://generativelanguage.googleapis.com/v1beta", "gemini-2.5-flash")
+    assert heard.audio_input_price_per_million > heard.input_price_per_million
     assert pricing.look_up("https://api.acme.invalid/v1", "large") is None
     assert pricing.look_up("https://api.openai.com/v1", "no-such-model-at-all") is None

@@ -459,7 +459,7 @@ def test_whatever_is_wrong_with_a_field_it_is_an_answer_or_a_providers_error(dat
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.sampled_from(events_of(response(*EVERYTHING))),
+    st.sampled_from(events_of(response(*EVERYTHING))[:-1]),
     st.sampled_from(["type", "delta", "item", "response", "output_index", "item_id"]),
     values,
 )
@@ -705,11 +705,11 @@ async def test_a_result_of_a_call_that_the_api_keeps(llm: QueryLLM, server: Scri
     ("message", "said_of_it"),
     [
         ({"role": "tool", "tool_call_id": "call_9", "content": "x"}, r"messages\[1\] is the result of tool call 'call_9'"),
-        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}, "takes no audio"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "an image has no URL"),
-        ({"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf"}}]}, "a file has no content"),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}, "the audio is missing"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "the image is missing"),
+        ({"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf"}}]}, "has no file: give"),
         ({"role": "user", "content": 5}, "content is a int"),
-        ({"role": "user", "content": [5]}, "a part of its content is a int"),
+        ({"role": "user", "content": [5]}, r"messages\[1\]\.content\[0\] is a int"),
         ({"role": "assistant", "content": "x", "tool_calls": ["f"]}, "a tool call is 'f'"),
         ({"role": "assistant", "content": "x", "tool_calls": [{"id": "c", "type": "function"}]}, "a tool call is"),
         ({"role": "assistant", "content": "x", "_native": {"format": "responses"}}, "_native has no content"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from decimal import Decimal
 
 import attrs
@@ -386,7 +388,12 @@ def test_only_rows_that_stand_for_a_server_of_ones_own_need_no_key():
         "output_price_per_million",
         "cached_input_price_per_million",
         "cache_write_price_per_million",
+        "audio_input_price_per_million",
+        "audio_output_price_per_million",
+        "image_input_price_per_million",
         "price_per_image",
+        "price_per_million_characters",
+        "price_per_search_unit",
         "price_per_request",
     ],
 )
@@ -449,5 +456,83 @@ def test_tiers_are_made_of_dicts():
 
 
 def test_capabilities_that_nobody_stated_are_unknown_and_not_missing():
-    assert ModelConfig().capabilities is None
-    assert ModelConfig(capabilities=["tools", "tools"]).capabilities == frozenset({"tools"})
+    for nothing in (None, {}, [], ()):
+        row = ModelConfig(capabilities=nothing)
+        assert row == ModelConfig()
+        assert row.capabilities == {}
+        assert not row.lacks("tools")
+
+
+@pytest.mark.parametrize("words", [["tools", "vision", "tools"], ("tools", "vision"), {"tools", "vision"}, frozenset({"tools", "vision"})])
+def test_a_list_of_capabilities_says_what_the_model_does(words):
+    assert ModelConfig(capabilities=words) == ModelConfig(capabilities={"vision": True, "tools": True})
+
+
+def test_a_capability_is_lacking_only_where_it_is_documented_to_be():
+    row = ModelConfig(capabilities={"tools": True, "vision": False})
+    assert row.lacks("vision")
+    assert not row.lacks("tools")
+    assert not row.lacks("pdf")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tool": True}, "'tool' is no capability: did you mean 'tools'"),
+        (["visoin"], "'visoin' is no capability: did you mean 'vision'"),
+        ({"telepathy": True}, "'telepathy' is no capability: the words are chat, tools, vision"),
+        ({7: True}, "7 is no capability"),
+        ({"tools": "yes"}, "'tools' is 'yes': give True or False"),
+        ({"tools": None}, "'tools' is None: give True or False, or leave it out"),
+        ({"tools": 1}, "'tools' is 1: give True or False"),
+        ("tools", "capabilities is 'tools': give"),
+        ([["tools"]], "capabilities is .*: give"),
+    ],
+)
+def test_what_can_be_no_capability_is_refused_when_it_is_declared(given, told):
+    with pytest.raises(ConfigurationError, match=told):
+        ModelConfig(capabilities=given)
+
+
+def test_all_faults_of_the_capabilities_are_told_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        ModelConfig(capabilities={"tool": True, "vision": "yes"})
+    assert "'tool' is no capability" in str(caught.value)
+    assert "'vision' is 'yes'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: it.__setitem__("pdf", True),
+        lambda it: it.__delitem__("tools"),
+        lambda it: it.update(pdf=True),
+        lambda it: it.pop("tools"),
+        lambda it: it.popitem(),
+        lambda it: it.clear(),
+        lambda it: it.setdefault("pdf", True),
+        lambda it: it.__ior__({"pdf": True}),
+    ],
+)
+def test_the_capabilities_of_a_row_cannot_be_changed_in_place(change):
+    row = ModelConfig(capabilities=["tools"])
+    with pytest.raises(TypeError, match="evolve"):
+        change(row.capabilities)
+    assert row == ModelConfig(capabilities=["tools"])
+
+
+def test_the_capabilities_of_a_row_are_its_own():
+    given = {"tools": True}
+    row = ModelConfig(capabilities=given)
+    given["vision"] = True
+    assert row.capabilities == {"tools": True}
+    assert attrs.evolve(row, capabilities={**row.capabilities, "pdf": False}).lacks("pdf")
+
+
+def test_a_row_with_capabilities_is_compared_hashed_copied_and_pickled_as_any_other():
+    row = ModelConfig(capabilities={"tools": True, "vision": False})
+    for other in (copy.copy(row), copy.deepcopy(row), pickle.loads(pickle.dumps(row)), attrs.evolve(row)):
+        assert other == row
+        assert hash(other.capabilities) == hash(row.capabilities)
+    assert row != ModelConfig(capabilities={"tools": True, "vision": True})
+    assert row.capabilities == {"vision": False, "tools": True}

@@ -16,7 +16,10 @@ def models() -> None:
 @click.option("-p", "--provider", help="Only this provider's.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known as JSON.")
 def list_models(provider: str | None, *, as_json: bool) -> None:
-    """List the registered models with their prices per million tokens. A model need not be registered to be asked."""
+    """List the registered models with their prices per million tokens, and what they are documented to do.
+
+    A model need not be registered to be asked. What it is documented not to do, and its other prices, are in --json.
+    """
     from decimal import Decimal
 
     from llm_master.model_registry import ModelRegistry
@@ -35,7 +38,7 @@ def list_models(provider: str | None, *, as_json: bool) -> None:
     rows = []
     for name in names:
         row = ModelRegistry.CONFIGS[name]
-        capabilities = ", ".join(sorted(row.capabilities or ())) or "?"
+        capabilities = ", ".join(sorted(word for word, does in row.capabilities.items() if does)) or "?"
         rows.append(
             (name, shown(row.context_window), shown(row.input_price_per_million), shown(row.output_price_per_million), capabilities)
         )

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from llm_master.clock import Clock
 from llm_master.dispatch.keys import Key
-from llm_master.dispatch.resolve import Route
 from llm_master.dispatch.retry import Retries
+from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import (
     ConfigurationError,
@@ -24,7 +24,7 @@ from llm_master.errors import (
 )
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.results import Result
-from llm_master.rows import ModelConfig, ProviderConfig
+from llm_master.rows import ModelConfig
 from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
 
@@ -39,67 +39,6 @@ class Provider(Protocol):
 
     def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """An answer in pieces."""
-
-
-class Target:
-    """A resolved name with all that is worked out once for it.
-
-    Attributes:
-        name: The name as it was asked for.
-        route: Provider, wire id and options.
-        row: The provider's row.
-        model: What is registered of the model, or ``None``.
-        provider_class: The class that speaks to it, where that is not the row's.
-        provider_key: Under which name the engine keeps the provider's object.
-        renames: Options that provider or model know under another name.
-        lacking: What the model is known not to do.
-        is_refused: It is no model to be queried: it embeds, ranks or judges.
-        max_output_tokens: How much the model may write, if that is known.
-        streams: Whether the model is asked for a stream; ``False`` where it is known not to have one.
-        prices: The model's prices, or ``None`` if they are not known.
-        look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
-    """
-
-    __slots__ = (
-        "is_refused",
-        "lacking",
-        "look_up",
-        "max_output_tokens",
-        "model",
-        "name",
-        "prices",
-        "provider_class",
-        "provider_key",
-        "renames",
-        "route",
-        "row",
-        "streams",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        route: Route,
-        row: ProviderConfig,
-        model: ModelConfig | None,
-        look_up: Callable[[], ModelConfig | None] | None,
-        provider_class: type | None = None,
-    ) -> None:
-        self.name = name
-        self.route = route
-        self.row = row
-        self.model = model
-        self.provider_class = provider_class
-        self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider
-        known = model.capabilities if model is not None and isinstance(model.capabilities, Mapping) else None
-        self.lacking = frozenset(word for word, can in known.items() if not can) if known else frozenset()
-        makes = known is not None and any(known.get(word) for word in ("image_output", "audio_output", "speech"))
-        self.is_refused = "chat" in self.lacking and not makes and route.generator is None
-        self.streams = model is None or model.supports_streaming
-        self.renames: Mapping[str, str | None] = {**row.renames, **(model.renames if model is not None else {})}
-        self.max_output_tokens = model.max_output_tokens if model is not None else None
-        self.prices = PriceList(model) if model is not None else None
-        self.look_up = look_up
 
 
 class Call:
@@ -124,6 +63,7 @@ class Call:
         "provider",
         "receipt",
         "repair",
+        "repaired",
         "spent",
         "target",
         "wanted",
@@ -167,7 +107,7 @@ class Call:
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
         self.how: How = "json_schema"
-        self.repair = False
+        self.repair = self.repaired = False
         # What earlier sends that brought an answer have cost.
         self.spent: tuple[Decimal | None, CostState] | None = None
         self.receipt = Receipt(
@@ -221,12 +161,12 @@ class Call:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
         assert self.wanted is not None
         try:
-            finish(self.wanted, self.how, response)
+            finish(self.wanted, self.how, response, repaired=self.repaired)
         except InvalidOutputError as exc:
-            self.note_invalid(exc, "asked once more" if self.repair else "raised: repair=True would ask once more")
+            self.note_invalid(exc, "asked once more" if self.repair else "raised")
             if not self.repair:
                 raise
-            self.repair = False
+            self.repair, self.repaired = False, True
             self.spent = (self.receipt.cost, self.receipt.cost_state)
             self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
             again: LLMResponse = await self.answer()

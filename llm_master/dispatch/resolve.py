@@ -140,7 +140,7 @@ class Resolver:
         generator = row.generate_map.get(model)
         if generator is None:
             for head, names_wire_id, value in self._patterns[provider]:
-                if model.lower().startswith(head) and len(model) > len(head):
+                if model.lower().startswith(head) and (not names_wire_id or len(model) > len(head)):
                     generator = value
                     model = model[len(head) :] if names_wire_id else model
                     break

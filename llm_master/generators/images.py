@@ -37,8 +37,9 @@ async def openai_image(provider: BaseLLMProvider, messages: Sequence[Message], m
         provider: Its ``client`` has ``images.generate`` and ``images.edit``.
         messages: The conversation. Images are content parts with data URIs.
         model: The wire id.
-        **options: As the API has them: ``n``, ``size``, ``quality``, ``background``, ``output_format``, ``moderation``, ...;
-            for an edit also ``mask``, a PNG as a data URI, bytes or an ``Image``, transparent where the first image may change.
+        **options: As the API has them: ``n``, ``size``, ``quality``, ``background``, ``output_format``, ... (``moderation`` by
+            ``extra_body=``, since ``query`` has one of its own); for an edit also ``mask``, a PNG as a data URI, bytes or an
+            ``Image``, transparent where the first image may change.
 
     Returns:
         The images' bytes, or their addresses where the API gives those. ``usage`` counts tokens where the model is billed

@@ -84,12 +84,14 @@ class MediaPolicy:
 
     Attributes:
         takes_urls: Kinds of which the provider itself fetches an http(s) URL: of ``image``, ``audio``, ``file``.
+        urls_need_a_type: Whether it fetches a URL only where it is told the media type, which the URL's ending must then say.
         reads_text_files: Whether it takes a text file as a file; else its text goes into the message.
         max_bytes: Bytes that one image, recording or file may have.
         allow_private_urls: Whether a URL may be fetched from an address that is not public.
     """
 
-    takes_urls: frozenset[str] = attrs.field(default=frozenset({"image"}), converter=frozenset)
+    takes_urls: frozenset[str] = frozenset({"image"})
+    urls_need_a_type: bool = False
     reads_text_files: bool = False
     max_bytes: int = 20 * MIB
     allow_private_urls: bool = False
@@ -195,11 +197,14 @@ def family(media_type: str | None) -> str | None:
     return head if head in ("image", "audio", "video", "text") else None
 
 
-def decoded(text: str, item: Item, policy: MediaPolicy) -> bytes:
-    """The bytes of base64 text, which may be broken into lines.
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def made_of_base64(item: Item, text: str, policy: MediaPolicy, *, declared: str | None = None, strict: bool = False) -> Part:
+    """What ``made`` makes, of base64 text, which may be broken into lines.
 
     Raises:
-        InvalidRequestError: It is no base64, empty, or more than ``policy.max_bytes``.
+        InvalidRequestError: It is no base64, or ``made`` refuses what it holds.
     """
     if len(text) > policy.max_bytes * 1.5 + 4:  # leaves room for line breaks
         raise too_big(item, len(text) * 3 // 4, policy)
@@ -207,11 +212,12 @@ def decoded(text: str, item: Item, policy: MediaPolicy) -> bytes:
         try:
             data = base64.b64decode(text, validate=True)
         except ValueError:
-            data = base64.b64decode("".join(text.split()), validate=True)
+            # Broken into lines, or in the letters that URLs allow, as one API answers.
+            text = "".join(text.split()).translate(_URL_SAFE)
+            data = base64.b64decode(text, validate=True)
     except ValueError as exc:
         raise item.refused(f"holds no base64 ({exc}): encode the bytes with base64.b64encode") from exc
-    checked_size(item, data, policy)
-    return data
+    return made(item, data, policy, declared=declared, strict=strict, encoded=text)
 
 
 def checked_size(item: Item, data: bytes, policy: MediaPolicy) -> None:
@@ -229,7 +235,9 @@ def too_big(item: Item, size: int, policy: MediaPolicy) -> InvalidRequestError:
     )
 
 
-def made(item: Item, data: bytes, policy: MediaPolicy, *, declared: str | None = None, strict: bool = False) -> Part:
+def made(
+    item: Item, data: bytes, policy: MediaPolicy, *, declared: str | None = None, strict: bool = False, encoded: str | None = None
+) -> Part:
     """The part that holds ``data``.
 
     What the bytes are decides; what was declared stands in only where they do not tell. An image of another image type
@@ -241,6 +249,7 @@ def made(item: Item, data: bytes, policy: MediaPolicy, *, declared: str | None =
         policy: What the provider takes.
         declared: The media type that somebody said it has.
         strict: Whether a declared type that the bytes clearly contradict is an error: it is, where the user said it.
+        encoded: The bytes in base64, where that is at hand: a screenshot's takes milliseconds.
 
     Raises:
         InvalidRequestError: It is empty, too big, or something else than it was given as.
@@ -252,26 +261,26 @@ def made(item: Item, data: bytes, policy: MediaPolicy, *, declared: str | None =
     if declared == "application/octet-stream":
         declared = None
     if item.kind == "image":
-        return _image(item, data, found, declared)
+        return _image(item, encoded or _base64(data), found, declared)
     if item.kind == "audio":
-        return _audio(item, data, found, declared)
+        return _audio(item, encoded or _base64(data), found, declared)
     # An image given as a file is an image for every API, and only as such it is one for most.
     if family(found) == "image":
-        return _image(item, data, found, declared)
+        return _image(item, encoded or _base64(data), found, declared)
     if family(found) == "audio":
-        return _audio(item, data, found, declared)
-    return _file(item, data, found, declared, policy)
+        return _audio(item, encoded or _base64(data), found, declared)
+    return _file(item, data, encoded, found, declared, policy)
 
 
-def _image(item: Item, data: bytes, found: str | None, declared: str | None) -> Part:
+def _image(item: Item, encoded: str, found: str | None, declared: str | None) -> Part:
     media_type = found or declared
     if family(media_type) != "image":
         raise item.refused(f"{_holds(found, declared)}, not an image: give a PNG, JPEG, GIF or WebP image, or send it as a file")
     fields = {name: value for name, value in item.fields.items() if name not in ("filename", "format")}
-    return {"type": "image_url", "image_url": {"url": _uri(media_type, data), **fields}}
+    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{encoded}", **fields}}
 
 
-def _audio(item: Item, data: bytes, found: str | None, declared: str | None) -> Part:
+def _audio(item: Item, encoded: str, found: str | None, declared: str | None) -> Part:
     said = item.fields.get("format")
     if found is None and declared is None and isinstance(said, str) and said:
         declared = f"audio/{said}"
@@ -281,22 +290,20 @@ def _audio(item: Item, data: bytes, found: str | None, declared: str | None) -> 
         raise item.refused(f"{_holds(found, declared)}, not audio: give a WAV or MP3 recording, or send it as a file")
     assert media_type is not None
     word = said if found is None and said else audio_format(media_type)
-    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": word}}
+    return {"type": "input_audio", "input_audio": {"data": encoded, "format": word}}
 
 
-def _file(item: Item, data: bytes, found: str | None, declared: str | None, policy: MediaPolicy) -> Part:
+def _file(item: Item, data: bytes, encoded: str | None, found: str | None, declared: str | None, policy: MediaPolicy) -> Part:
     name = item.fields.get("filename")
     media_type = found or declared or media_type_by_name(str(name or "")) or "application/octet-stream"
-    if not name:
-        ending = _ENDINGS.get(media_type) or next((ending for ending, kind in _BY_ENDING.items() if kind == media_type), "bin")
-        name = f"file.{ending}"
     if found == "text/plain" and not policy.reads_text_files:
-        return {"type": "text", "text": f"{name}:\n{text_of(data)}"}
-    return {"type": "file", "file": {**item.fields, "filename": name, "file_data": _uri(media_type, data)}}
+        return {"type": "text", "text": f"{name}:\n{text_of(data)}" if name else text_of(data)}
+    uri = f"data:{media_type};base64,{encoded or _base64(data)}"
+    return {"type": "file", "file": {**item.fields, "file_data": uri}}
 
 
-def _uri(media_type: str | None, data: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def _contradict(declared: str | None, found: str | None) -> bool:

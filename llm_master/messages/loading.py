@@ -13,7 +13,6 @@ from llm_master.errors import ProviderError
 from llm_master.messages.content import KEYS, MediaPolicy, Part, Pending, checked_size, file_name, made, too_big
 from llm_master.messages.parts import beside, pending_in
 from llm_master.messages.sources import passed
-from llm_master.transport.fetch import fetch
 from llm_master.types import Message
 
 AT_ONCE = 8
@@ -88,6 +87,8 @@ def _filled(messages: Sequence[Message], parts: Iterator[Part]) -> list[Message]
 
 
 async def _fetched(pending: Pending, policy: MediaPolicy) -> Part:
+    from llm_master.transport.fetch import fetch  # with what it needs; most queries fetch nothing
+
     try:
         found = await fetch(pending.source, max_bytes=policy.max_bytes, allow_private=policy.allow_private_urls)
     except ProviderError as exc:

@@ -27,9 +27,8 @@ from llm_master.messages.content import (
     MediaPolicy,
     Part,
     Pending,
-    decoded,
     family,
-    made,
+    made_of_base64,
     media_type_by_name,
 )
 from llm_master.messages.sources import SCHEME, placed
@@ -100,7 +99,8 @@ def with_attachments(
         image_paths: As a message's ``image_paths``; they come first.
         image_details: As a message's ``image_details``, of these images only.
         audio: Paths, URLs, data URIs, bytes or ``llm_master.Audio``, or a lone one.
-        files: Paths, URLs, data URIs, bytes or ids of a files API, or a lone one.
+        files: Paths, URLs, data URIs, bytes or ids of a files API, or a lone one. A path that reads as an id does, as
+            ``files/notes``, is taken as a path where it is written ``./files/notes`` or given as ``pathlib.Path``.
         parts: Texts and parts in any order, instead of the others.
 
     Raises:
@@ -269,7 +269,7 @@ def _image_url(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Part
     """``image_url`` and ``input_image``, as OpenAI writes them; the URL may be a path, too."""
     link = part.get("image_url")
     if link is None and part.get("file_id"):
-        return {"type": "file", "file": {"file_id": part["file_id"]}, **beside(part, "image_url", "file_id")}
+        return dict(part)  # an image that the provider keeps: only its own API knows it
     if isinstance(link, Mapping):
         source, fields = link.get("url"), {key: value for key, value in link.items() if key != "url"}
     else:
@@ -288,7 +288,7 @@ def _input_audio(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Pa
     if isinstance(data, str) and data.strip() and not SCHEME.match(data.strip()):
         # Base64 it is, by OpenAI's word: a path stands in {"type": "audio", "path": ...}.
         item = Item(kind="audio", where=where, name="input_audio.data", fields=fields)
-        audio = made(item, decoded(data, item, policy), policy)
+        audio = made_of_base64(item, data, policy)
     else:
         audio = placed("audio", data, where, policy, fields)
     return {**audio, **beside(part, "input_audio")}
@@ -312,7 +312,7 @@ def _file(part: Mapping[str, Any], where: str, policy: MediaPolicy) -> Part:
         fields = {name: value for name, value in inner.items() if name not in _FILE_SOURCES}
     if key == "file_data" and isinstance(source, str) and source.strip() and not SCHEME.match(source.strip()):
         item = Item(kind="file", where=where, name="file_data", fields=fields)
-        return {**made(item, decoded(source, item, policy), policy), **rest}
+        return {**made_of_base64(item, source, policy), **rest}
     return {**placed("file", source, where, policy, fields, may_be_id=key in ("file", "source")), **rest}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -18,17 +19,19 @@ from llm_master.messages.content import (
     Part,
     Pending,
     audio_format,
-    decoded,
     family,
     file_name,
     made,
+    made_of_base64,
     media_type_by_name,
     media_type_of,
 )
 
 # "file-" and "file_" begin the ids of two files APIs, "files/" those of a third, whose URIs the last one is.
 _FILE_ID = re.compile(r"file[-_][A-Za-z0-9]{6,}|files/[a-z0-9-]+")
-_STORED = re.compile(r"gs://|https://generativelanguage\.googleapis\.com/[^?#]*files/", re.IGNORECASE)
+_STORED = re.compile(
+    r"gs://|https://generativelanguage\.googleapis\.com/[^?#]*files/|https://(?:www\.)?youtube\.com/|https://youtu\.be/", re.IGNORECASE
+)
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|data:", re.IGNORECASE)
 
 
@@ -64,7 +67,7 @@ def placed(
         return {"type": "file", "file": {"file_id": text}}
     if may_be_data and _is_encoded_image(text):
         item = Item(kind=kind, where=where, name="the base64 text", fields=fields)
-        return made(item, decoded(text, item, policy), policy)
+        return made_of_base64(item, text, policy)
     return _waiting(kind, source, where, fields, is_url=False)
 
 
@@ -82,11 +85,8 @@ def _of_uri(kind: Kind, uri: str, scheme: str, where: str, policy: MediaPolicy, 
     if scheme == "data":
         return _of_data_uri(kind, uri, where, policy, fields)
     if _STORED.match(uri):
-        return (
-            passed(Item(kind=kind, where=where, name=uri, fields=fields), uri)
-            if kind == "image"
-            else {"type": "file", "file": {"file_id": uri}}
-        )
+        stored = Item(kind=kind, where=where, name=uri, fields=fields)
+        return passed(stored, uri) if kind == "image" else {"type": "file", "file": {"file_id": uri}}
     if scheme == "file":
         split = urlsplit(uri)
         if split.netloc not in ("", "localhost"):
@@ -100,18 +100,18 @@ def _of_uri(kind: Kind, uri: str, scheme: str, where: str, policy: MediaPolicy, 
         # An API that fetches files by itself means documents.
         kind = "image" if is_ == "image" else "audio"
         fields = {}
-    if kind in policy.takes_urls:
+    if kind in policy.takes_urls and not (policy.urls_need_a_type and media_type_by_name(uri) is None):
         return passed(Item(kind=kind, where=where, name=uri, fields=fields), uri)
     return _waiting(kind, uri, where, fields, is_url=True)
 
 
 def _of_data_uri(kind: Kind, uri: str, where: str, policy: MediaPolicy, fields: Mapping[str, Any]) -> Part:
-    head, comma, data = uri[5:].partition(",")
-    declared, *parameters = (word.strip().lower() for word in head.split(";"))
+    head, comma, data = uri.partition(",")
+    declared, *parameters = (word.strip().lower() for word in head[5:].split(";"))
     item = Item(kind=kind, where=where, name="the data URI", fields=fields)
     if not comma or "base64" not in parameters:
         raise item.refused(f"begins with {uri[:40]!r}, and must be data:TYPE;base64,DATA")
-    return made(item, decoded(data, item, policy), policy, declared=declared.replace("image/jpg", "image/jpeg") or None, strict=True)
+    return made_of_base64(item, data, policy, declared=declared.replace("image/jpg", "image/jpeg") or None, strict=True)
 
 
 def _waiting(kind: Kind, source: str, where: str, fields: Mapping[str, Any], *, is_url: bool) -> Part:
@@ -124,7 +124,7 @@ def _is_encoded_image(text: str) -> bool:
     """Whether a text is base64 of an image, by its first bytes. ``/9j/``, as a JPEG begins, could also begin a path."""
     start = "".join(text[:80].split())[:64]
     try:
-        item = Item(kind="image", where="", name="")
-        return family(media_type_of(decoded(start[: len(start) // 4 * 4], item, MediaPolicy()))) == "image"
-    except InvalidRequestError:
+        data = base64.b64decode(start[: len(start) // 4 * 4], validate=True)
+    except ValueError:
         return False
+    return family(media_type_of(data)) == "image"

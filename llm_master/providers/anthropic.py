@@ -12,7 +12,7 @@ from llm_master.providers.anthropic_messages import conversation
 from llm_master.providers.base import Translation
 from llm_master.providers.failures import request_id, timestamp
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
-from llm_master.providers.schemas import check_schema
+from llm_master.providers.schemas import check_schema, fits
 from llm_master.types import LLMResponse, Message, RateLimitState
 
 API_VERSION = "2023-06-01"
@@ -60,6 +60,7 @@ class AnthropicProvider(HTTPProvider):
     needs_max_tokens = True
     reads_text_files = True
     refused_schema_words = _SCHEMA_LIMITS
+    takes_json_object = False
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
@@ -71,6 +72,10 @@ class AnthropicProvider(HTTPProvider):
             body["stream"] = True
         body.pop("betas", None)
         return "/messages", body
+
+    def takes_schema(self, schema: Mapping[str, Any]) -> bool:
+        """Whether structured output takes this schema."""
+        return fits(schema, forbidden=_SCHEMA_LIMITS, also=_refuse_open)
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request: the key, the version, and the betas that the call asks for."""

@@ -59,8 +59,17 @@ class BaseLLMProvider(ABC):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._sync_client: Any = None
 
+    takes_urls: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of media whose URLs the wire format takes, beside those that the row says."""
+
+    urls_need_a_type: ClassVar[bool] = False
+    """Whether a URL goes along only with its media type."""
+
     reads_text_files: ClassVar[bool] = False
     """Whether a text file may be sent as a file; else it becomes text."""
+
+    takes_json_object: ClassVar[bool] = True
+    """Whether the API can be asked for JSON of any form."""
 
     refused_schema_words: ClassVar[frozenset[str]] = frozenset()
     """Keywords of JSON schemas that the API refuses. In a schema made of a class they are said in its descriptions instead."""
@@ -99,6 +108,10 @@ class BaseLLMProvider(ABC):
             InvalidRequestError: A value that the API is known to refuse.
         """
         return Translation(dict(options))
+
+    def takes_schema(self, schema: Mapping[str, Any]) -> bool:
+        """Whether the API's own structured output takes this schema; where not, it is asked for by a tool."""
+        return True
 
     def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
         """What a request would be, with the key masked. Sends nothing."""

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import error_under_200, unreadable
+from llm_master.providers.http import decoded, unreadable
 from llm_master.results import EmbeddingResponse
 from llm_master.types import Usage, WireAnswer
 
@@ -58,12 +57,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
     Raises:
         ProviderError: The body holds an error, cannot be read, or has another number of vectors than inputs were given.
     """
-    try:
-        answer = _decode(body)
-    except BAD_JSON as exc:
-        raise unreadable(body, exc, status, request_id, model) from exc
-    if answer.error:
-        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
+    answer: WireEmbeddings = decoded(_decode, body, status=status, request_id=request_id, model=model)
     data = answer.data or []
     if len(data) != expected:
         raise ServerError(

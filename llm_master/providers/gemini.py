@@ -16,7 +16,7 @@ from llm_master.providers.base import Translation, extract_prompt
 from llm_master.providers.failures import request_id
 from llm_master.providers.gemini_messages import conversation
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
-from llm_master.providers.schemas import check_schema
+from llm_master.providers.schemas import check_schema, fits
 from llm_master.results import EmbeddingResponse
 from llm_master.types import LLMResponse, Message, WireAnswer
 
@@ -66,6 +66,7 @@ class GeminiProvider(HTTPProvider):
     """``gemini-*``. Options by OpenAI's names are translated; Gemini's own (``safetySettings``, ``topK``, ...) go through."""
 
     reads_text_files = True
+    urls_need_a_type = True
     refused_schema_words = _SCHEMA_WORDS
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -78,6 +79,10 @@ class GeminiProvider(HTTPProvider):
         name = model.removeprefix("models/")
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return f"/models/{name}:{method}", body
+
+    def takes_schema(self, schema: Mapping[str, Any]) -> bool:
+        """Whether structured output takes this schema."""
+        return fits(schema, forbidden=_SCHEMA_WORDS)
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request. The key goes into one, not into the URL, which is logged on the way."""

@@ -25,11 +25,11 @@ class Sources:
     def add(self, grounding: Any, citation: Any) -> None:
         """Keep ``groundingMetadata`` and ``citationMetadata`` of one event."""
         if isinstance(grounding, Mapping):
-            self._chunks += grounding.get("groundingChunks") or []
-            self._supports += grounding.get("groundingSupports") or []
+            self._chunks += _list(grounding.get("groundingChunks"))
+            self._supports += _list(grounding.get("groundingSupports"))
         if isinstance(citation, Mapping):
             # By either name: Google AI's and Vertex AI's. An event may repeat what an earlier one said.
-            found = citation.get("citationSources") or citation.get("citations") or []
+            found = _list(citation.get("citationSources") or citation.get("citations"))
             self._sources += [source for source in found if source not in self._sources]
 
     def citations(self, content: str, part_starts: list[int]) -> list[Citation]:
@@ -58,8 +58,12 @@ class Sources:
         return found
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _indices(support: Any, count: int) -> Iterator[int]:
-    for index in (support.get("groundingChunkIndices") if isinstance(support, Mapping) else None) or ():
+    for index in _list(support.get("groundingChunkIndices") if isinstance(support, Mapping) else None):
         if isinstance(index, int) and 0 <= index < count:
             yield index
 

@@ -81,7 +81,7 @@ def imagen_body(messages: Sequence[Message], prompt: str, options: Mapping[str, 
     """
     if not prompt.strip():
         raise InvalidRequestError("the last user message has no text: say what the image should show")
-    content = messages[-1].get("content")
+    content = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
     if isinstance(content, list) and any(isinstance(part, Mapping) and "text" not in part for part in content):
         raise InvalidRequestError("Imagen makes images from text alone: leave the images out, or ask one of Gemini's image models")
     if refused := sorted(_NOT_IMAGEN & options.keys()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -259,6 +259,21 @@ def error_under_200(content: Any, model: str, *, status: int | None = None, requ
     error.status = error.status or status
     error.request_id = request_id
     return error
+
+
+def decoded(decode: Callable[[bytes], Any], body: bytes, *, status: int, request_id: str | None, model: str) -> Any:
+    """A 2xx body, decoded into a struct that has an ``error``.
+
+    Raises:
+        ProviderError: It cannot be read, or holds an error.
+    """
+    try:
+        answer = decode(body)
+    except BAD_JSON as exc:
+        raise unreadable(body, exc, status, request_id, model) from exc
+    if answer.error:
+        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
+    return answer
 
 
 def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:

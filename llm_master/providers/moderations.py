@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import error_under_200, unreadable
+from llm_master.providers.http import decoded
 from llm_master.results import ModerationResponse, ModerationResult
 from llm_master.types import Usage, WireAnswer
 
@@ -39,12 +38,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
     Raises:
         ProviderError: The body holds an error, cannot be read, or judges another number of inputs than were given.
     """
-    try:
-        answer = _decode(body)
-    except BAD_JSON as exc:
-        raise unreadable(body, exc, status, request_id, model) from exc
-    if answer.error:
-        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
+    answer: WireModeration = decoded(_decode, body, status=status, request_id=request_id, model=model)
     results = answer.results or []
     if len(results) != expected:
         # Better no judgement than one that leaves an input out.

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import error_under_200, unreadable
+from llm_master.providers.http import decoded
 from llm_master.results import RerankResponse, RerankResult
 from llm_master.types import Usage, WireAnswer
 
@@ -53,12 +52,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
     Raises:
         ProviderError: The body holds an error, cannot be read, or names a document that was not given.
     """
-    try:
-        answer = _decode(body)
-    except BAD_JSON as exc:
-        raise unreadable(body, exc, status, request_id, model) from exc
-    if answer.error:
-        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
+    answer: WireRanking = decoded(_decode, body, status=status, request_id=request_id, model=model)
     found = answer.results if answer.results is not None else answer.data
     if not found or any(not 0 <= result.index < len(documents) for result in found):
         raise ServerError(f"answered {status} without a ranking of the documents", status=status, model=model, request_id=request_id)

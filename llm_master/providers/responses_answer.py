@@ -167,6 +167,8 @@ def fill(response: LLMResponse, items: list[dict[str, Any]]) -> None:
                 if (image := _image(item)) is not None:
                     response.images.append(image)
                     response.usage.others_worked = True  # the model that drew it has tokens and prices of its own
+            elif kind in ("code_interpreter_call", "file_search_call"):
+                response.usage.others_worked = True  # each has a fee of its own, which nothing here counts
             elif kind == "web_search_call":
                 action = item.get("action")
                 searches += item.get("status") == "completed" and isinstance(action, dict) and action.get("type") == "search"

@@ -132,4 +132,5 @@ def _file(file: Any, where: str) -> dict[str, Any]:
     item = {"type": "input_file", **file}
     if str(file.get("file_data") or "").startswith(("https://", "http://")):
         item["file_url"] = item.pop("file_data")
+        item.pop("filename", None)  # its address has one
     return item

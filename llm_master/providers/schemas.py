@@ -42,3 +42,12 @@ def check_schema(
             check_schema(part, f"{path}.{keyword}.{name}", forbidden=forbidden, also=also)
     for keyword in ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties"):
         check_schema(schema.get(keyword), f"{path}.{keyword}", forbidden=forbidden, also=also)
+
+
+def fits(schema: Any, *, forbidden: frozenset[str], also: Callable[[Mapping[str, Any], str], None] | None = None) -> bool:
+    """Whether :func:`check_schema` would let a schema pass."""
+    try:
+        check_schema(schema, "schema", forbidden=forbidden, also=also)
+    except InvalidRequestError:
+        return False
+    return True

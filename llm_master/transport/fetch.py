@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import re
 import socket
 import zlib
@@ -187,8 +188,11 @@ def _reason(exc: Exception) -> str:
     """What went wrong. aiohttp's own text may hold the whole URL."""
     import aiohttp
 
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return str(exc.os_error.strerror or exc.os_error)
+    if isinstance(exc, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
+        return f"its TLS certificate was not accepted ({exc})"
+    if isinstance(exc, aiohttp.ClientConnectorError) and not isinstance(exc.os_error, socket.gaierror):
+        # A loop says "Connect call failed" of whatever kept it from connecting; the number says why.
+        return os.strerror(exc.os_error.errno) if exc.os_error.errno else str(exc.os_error)
     if isinstance(exc, aiohttp.ClientResponseError):
         return exc.message or type(exc).__name__
     return type(exc).__name__ if isinstance(exc, aiohttp.InvalidURL) else str(exc) or type(exc).__name__

@@ -59,6 +59,8 @@ class Connection(asyncio.Protocol):
         elif prefix == b"/hold":
             _held.add(self)
             _wake()
+        elif rest == b"/embeddings":
+            self.write(wire.embeddings(body.count(b"a rate limit keeps")))
         elif rest == b"/messages":
             self._foreign("messages", prefix, streaming=b'"stream":true' in body)
         elif b":generatecontent" in rest or b":streamgeneratecontent" in rest:

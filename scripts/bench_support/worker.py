@@ -16,6 +16,7 @@ from typing import Any
 
 from bench_support.clients import Client, make_client
 from bench_support.file_limit import raise_file_limit
+from bench_support.inputs import INPUTS
 
 
 class Worker:
@@ -40,6 +41,15 @@ class Worker:
         await _repeat(client.stream, in_flight, in_flight)
         cpu, done, pieces = await _measured(client.stream, count, in_flight)
         return {"cpu": cpu / pieces, "pieces": pieces / done}
+
+    async def embed(self) -> dict[str, Any]:
+        """CPU seconds for the vectors of all inputs."""
+        client = self._client("")
+        await client.embed(INPUTS[:100])
+        gc.collect()
+        began = time.process_time()
+        vectors = await client.embed(INPUTS)
+        return {"cpu": time.process_time() - began, "vectors": vectors}
 
     async def memory(self) -> dict[str, Any]:
         """Resident memory in kB, now and at its highest."""

@@ -30,6 +30,9 @@ class Client(Protocol):
     async def stream(self) -> int:
         """Ask for a stream, collect its text; return the number of its pieces."""
 
+    async def embed(self, texts: list[str]) -> int:
+        """Ask for the texts' vectors; return how many came."""
+
 
 def make_client(name: str, base_url: str, *, many: int | None = None) -> Client:
     """Import a client and nothing of the others."""

@@ -29,6 +29,9 @@ class Ours:
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
 
+    async def embed(self, texts: list[str]) -> int:
+        return len(await self._llm.embed(self._model, texts))
+
     async def stream(self) -> int:
         texts: list[str] = []
         async with self._llm.stream(self._model, MESSAGES, temperature=0.5) as stream:

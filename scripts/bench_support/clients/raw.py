@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+from array import array
+
 import aiohttp
 import msgspec
 import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
+from bench_support.inputs import BATCH
 from bench_support.wire import KEY, MESSAGES, MODEL
 
 
@@ -45,6 +49,7 @@ class Raw:
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
         del many  # there is no bound
         self._url = f"{base_url}/chat/completions"
+        self._embeddings = f"{base_url}/embeddings"
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
     async def call(self) -> int:
@@ -53,6 +58,16 @@ class Raw:
         async with self._session.post(self._url, data=body, headers=headers) as response:
             answer = orjson.loads(await response.read())
         return len(answer["choices"][0]["message"]["content"])
+
+    async def embed(self, texts: list[str]) -> int:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        vectors: list[array[float]] = []
+        for start in range(0, len(texts), BATCH):
+            body = orjson.dumps({"model": MODEL, "input": texts[start : start + BATCH], "encoding_format": "base64"})
+            async with self._session.post(self._embeddings, data=body, headers=headers) as response:
+                answer = orjson.loads(await response.read())
+            vectors += [array("f", base64.b64decode(item["embedding"])) for item in answer["data"]]
+        return len(vectors)
 
     async def stream(self) -> int:
         body = orjson.dumps(
@@ -100,4 +115,7 @@ class Tuned:
         return len(_read_completion(await response.read()).choices[0].message.content)
 
     async def stream(self) -> int:
+        raise NotImplementedError
+
+    async def embed(self, texts: list[str]) -> int:
         raise NotImplementedError

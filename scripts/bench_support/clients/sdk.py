@@ -6,6 +6,7 @@ from typing import Any
 
 import openai
 
+from bench_support.inputs import BATCH
 from bench_support.wire import KEY, MESSAGES, MODEL
 
 
@@ -23,6 +24,13 @@ class SDK:
     async def call(self) -> int:
         answer = await self._client.chat.completions.create(model=MODEL, messages=MESSAGES, temperature=0.5)
         return len(answer.choices[0].message.content or "")
+
+    async def embed(self, texts: list[str]) -> int:
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), BATCH):
+            answer = await self._client.embeddings.create(model=MODEL, input=texts[start : start + BATCH])
+            vectors += [item.embedding for item in answer.data]
+        return len(vectors)
 
     async def stream(self) -> int:
         texts: list[str] = []

@@ -1,0 +1,70 @@
+"""Where a query goes: a resolved name, with all that is worked out once for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from llm_master.dispatch.resolve import Route
+from llm_master.pricing import PriceList
+from llm_master.rows import ModelConfig, ProviderConfig
+
+
+class Target:
+    """A resolved name with all that is worked out once for it.
+
+    Attributes:
+        name: The name as it was asked for.
+        route: Provider, wire id and options.
+        row: The provider's row.
+        model: What is registered of the model, or ``None``.
+        provider_class: The class that speaks to it, where that is not the row's.
+        provider_key: Under which name the engine keeps the provider's object.
+        renames: Options that provider or model know under another name.
+        lacking: What the model is known not to do.
+        is_refused: It is no model to be queried: it embeds, ranks or judges.
+        max_output_tokens: How much the model may write, if that is known.
+        streams: Whether the model is asked for a stream; ``False`` where it is known not to have one.
+        prices: The model's prices, or ``None`` if they are not known.
+        look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
+    """
+
+    __slots__ = (
+        "is_refused",
+        "lacking",
+        "look_up",
+        "max_output_tokens",
+        "model",
+        "name",
+        "prices",
+        "provider_class",
+        "provider_key",
+        "renames",
+        "route",
+        "row",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        route: Route,
+        row: ProviderConfig,
+        model: ModelConfig | None,
+        look_up: Callable[[], ModelConfig | None] | None,
+        provider_class: type | None = None,
+    ) -> None:
+        self.name = name
+        self.route = route
+        self.row = row
+        self.model = model
+        self.provider_class = provider_class
+        self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider
+        known = model.capabilities if model is not None and isinstance(model.capabilities, Mapping) else None
+        self.lacking = frozenset(word for word, can in known.items() if not can) if known else frozenset()
+        makes = known is not None and any(known.get(word) for word in ("image_output", "audio_output", "speech"))
+        self.is_refused = "chat" in self.lacking and not makes and route.generator is None
+        self.streams = model is None or model.supports_streaming
+        self.renames: Mapping[str, str | None] = {**row.renames, **(model.renames if model is not None else {})}
+        self.max_output_tokens = model.max_output_tokens if model is not None else None
+        self.prices = PriceList(model) if model is not None else None
+        self.look_up = look_up
