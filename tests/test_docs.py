@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,32 @@ def test_shell_blocks_run(page, everything_answers, tmp_path):
         done = subprocess.run(["bash", "-euc", text], stdin=subprocess.DEVNULL, text=True, capture_output=True, env=environment, timeout=60)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}, 400),
+        ("/chat/completions", {"model": "m", "messages": []}, 400),
+        ("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": [{"type": "picture"}]}]}, 400),
+        ("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "modalities": ["audio"]}, 400),
+        ("/images/generations", {"model": "gpt-image-1"}, 400),
+        ("/images/generations", {"prompt": "A car", "style": "any"}, 400),
+        ("/audio/speech", {"model": "m", "input": "Hi"}, 400),
+        ("/embeddings", {"model": "m", "input": ["a", ""]}, 400),
+        ("/responses", {"model": "m", "input": "Hi", "max_tokens": 5}, 400),
+        ("/flux-pro-1.1", {"prompt": "A cat"}, 401),
+        ("/messages", {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}, 401),
+        ("/nowhere", {}, 404),
+    ],
+)
+def test_the_server_behind_the_docs_is_no_yes_man(documented, path, body, status):
+    headers = {"content-type": "application/json", "authorization": "Bearer k"}
+    request = urllib.request.Request(documented.base_url + path, json.dumps(body).encode(), headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    assert refused.value.code == status
+    refused.value.close()
 
 
 def test_no_block_escapes():
