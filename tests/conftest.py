@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from servers import llama as llama_cpp
+from servers.documented import DocumentedServer
 from servers.scripted import ScriptedServer
 
 from llm_master import PROVIDER_CONFIGS, ModelRegistry
@@ -36,6 +37,7 @@ def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
 
@@ -127,7 +129,25 @@ def server(_scripted: ScriptedServer) -> Iterator[ScriptedServer]:
     _scripted.reset()
 
 
+<<<<<<< HEAD
 def _llama(folder: Any, write: Any, **how: Any) -> Iterator[llama_cpp.LlamaServer]:
+=======
+@pytest.fixture(scope="session")
+def _documented() -> Iterator[DocumentedServer]:
+    server = DocumentedServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def documented(_documented: DocumentedServer) -> DocumentedServer:
+    """An HTTP server that answers in the shape of every API, by the path: see ``servers/documented.py``."""
+    _documented.take()
+    return _documented
+
+
+def _llama(folder: Any, write: Any, api_key: str | None = None) -> Iterator[llama_cpp.LlamaServer]:
+>>>>>>> cli
     if (missing := llama_cpp.installed()) is not None:
         pytest.skip(missing)
     model = folder.mktemp("model") / "tiny.gguf"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
+from servers.documented import PDF, silence
+from servers.media import PNG
 
 import llm_master
 from llm_master import LLMError
@@ -24,22 +29,15 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SET_UP = ("scripts/", "pip install")
 """Commands that .ci/run itself runs, or that install; here it is only checked that they are there."""
 
-ANSWER = {
-    "id": "chatcmpl-1",
-    "model": "served-model",
-    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Because of Rayleigh scattering."}}],
-    "usage": {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "prompt_tokens_details": {"cached_tokens": 0}},
-}
-
 
 def blocks(page, language):
     return [text for found, text in BLOCK.findall(page.read_text(encoding="utf-8")) if found == language]
 
 
 @pytest.fixture
-def everything_answers(server, monkeypatch):
-    """All providers are one server that always gives the same answer."""
-    server.answer_json(ANSWER, times=None)
+def everything_answers(documented, monkeypatch, tmp_path):
+    """All providers are one server, which answers in each API's shape, and the files that the docs use are there."""
+    server = documented
     for row in [*PROVIDER_CONFIGS.values()]:
         if row.name != "mock":
             monkeypatch.setenv(base_variable(row), server.base_url)
@@ -47,7 +45,37 @@ def everything_answers(server, monkeypatch):
     monkeypatch.setenv("ACME_API_BASE", server.base_url)
     monkeypatch.setenv("ACME_API_KEY", "a-key-for-the-docs")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # What the server keeps is on this machine, from where nothing is downloaded otherwise.
+    monkeypatch.setattr("llm_master.transport.fetch.is_public", lambda address: True)
+    monkeypatch.setattr("llm_master.providers.bfl.FIRST_PAUSE", 0)
+    (tmp_path / "cat.png").write_bytes(PNG)
+    (tmp_path / "note.wav").write_bytes(silence())
+    (tmp_path / "report.pdf").write_bytes(PDF)
+    (tmp_path / "notes.txt").write_text("Cats purr.")
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    (tmp_path / "bird.schema.json").write_text(json.dumps(schema))
     return server
+
+
+ASKED = {
+    "media.md": {
+        "/chat/completions",
+        "/messages",
+        "/images/generations",
+        "/images/edits",
+        "/flux-pro-1.1",
+        "/models/gemini-2.5-flash-image:generateContent",
+        "/models/imagen-4.0-generate-001:predict",
+        "/audio/speech",
+        "/responses",
+        "/embeddings",
+        "/v2/rerank",
+        "/moderations",
+    },
+    "structured_output.md": {"/chat/completions", "/messages"},
+    "errors.md": set(),  # it shows failures of the embedded mock
+}
+"""What a page's code asks for, at least."""
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
@@ -67,8 +95,8 @@ def test_python_blocks_run(page, everything_answers):
 
     with asyncio.Runner() as runner:
         run_in_turn(runner)
-    if page.name != "errors.md":  # which shows failures of the embedded mock
-        assert everything_answers.requests, "the page's code asked nobody"
+    asked = {request["path"] for request in everything_answers.take()}
+    assert asked >= ASKED.get(page.name, {"/chat/completions"})
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.name)
@@ -86,9 +114,36 @@ def test_shell_blocks_run(page, everything_answers, tmp_path):
             continue
         # The page's own address is that of a server on the reader's machine.
         text = text.replace("http://127.0.0.1:8080/v1", everything_answers.base_url)
-        done = subprocess.run(["bash", "-eu"], input=text, text=True, capture_output=True, env=environment, timeout=60)
+        # Not by standard input, from where the first command would read the others as its prompt.
+        done = subprocess.run(["bash", "-euc", text], stdin=subprocess.DEVNULL, text=True, capture_output=True, env=environment, timeout=60)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}, 400),
+        ("/chat/completions", {"model": "m", "messages": []}, 400),
+        ("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": [{"type": "picture"}]}]}, 400),
+        ("/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "modalities": ["audio"]}, 400),
+        ("/images/generations", {"model": "gpt-image-1"}, 400),
+        ("/images/generations", {"prompt": "A car", "style": "any"}, 400),
+        ("/audio/speech", {"model": "m", "input": "Hi"}, 400),
+        ("/embeddings", {"model": "m", "input": ["a", ""]}, 400),
+        ("/responses", {"model": "m", "input": "Hi", "max_tokens": 5}, 400),
+        ("/flux-pro-1.1", {"prompt": "A cat"}, 401),
+        ("/messages", {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}, 401),
+        ("/nowhere", {}, 404),
+    ],
+)
+def test_the_server_behind_the_docs_is_no_yes_man(documented, path, body, status):
+    headers = {"content-type": "application/json", "authorization": "Bearer k"}
+    request = urllib.request.Request(documented.base_url + path, json.dumps(body).encode(), headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    assert refused.value.code == status
+    refused.value.close()
 
 
 def test_no_block_escapes():

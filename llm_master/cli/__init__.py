@@ -14,16 +14,18 @@ from llm_master.cli.query import query
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="llm_master", prog_name="llm-master")
 def main() -> None:
-    r"""Ask any language model of any provider.
+    """Ask any language model of any provider.
 
     \b
     Exit codes:
       0  an answer
-      1  the provider refused: a bad request, an unknown model, a content filter
+      1  refused: a bad request, an unknown model, a content filter, an answer that does not fit --schema;
+         or an image or audio that could not be saved where it should be
       2  wrong usage of this command
       3  settings: no key, a wrong key, no funds, an unknown model name
       4  may pass: rate limit, time-out, no connection, server error
-    """
+      130  interrupted
+    """  # noqa: D301  # click wants the character, not a backslash
 
 
 main.add_command(query)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 if TYPE_CHECKING:
-    from llm_master.types import Message
+    from llm_master.types import LLMResponse, Message
 
 
-def state_file() -> Path:
-    """Where it is kept: ``$XDG_STATE_HOME``, or the system's place for a program's own files."""
-    if folder := os.environ.get("XDG_STATE_HOME"):
-        return Path(folder) / "llm_master" / "conversation.json"
-    if sys.platform in ("win32", "darwin"):
-        return Path(click.get_app_dir("llm_master")) / "conversation.json"
-    return Path.home() / ".local" / "state" / "llm_master" / "conversation.json"
+class _Kept(TypedDict):
+    model: str
+    messages: list[dict[str, Any]]
+
+
+def state_file() -> str:
+    """Where it is kept: in ``$XDG_STATE_HOME``, or the system's place for a program's own files."""
+    folder = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(folder):  # which the XDG specification says to ignore
+        folder = os.path.expanduser("~/.local/state")
+        if sys.platform in ("win32", "darwin"):
+            return os.path.join(click.get_app_dir("llm_master"), "conversation.json")
+    return os.path.join(folder, "llm_master", "conversation.json")
 
 
 def load() -> tuple[str, list[Message]]:
@@ -28,24 +33,41 @@ def load() -> tuple[str, list[Message]]:
 
     path = state_file()
     try:
-        kept: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict)
-        return str(kept["model"]), list(kept["messages"])
+        with open(path, "rb") as file:
+            kept = msgspec.json.decode(file.read(), type=_Kept)
     except FileNotFoundError:
         raise click.UsageError("there is no conversation to go on with: ask something without -c first") from None
-    except (OSError, KeyError, TypeError, ValueError) as exc:
+    except (OSError, ValueError) as exc:
         raise click.UsageError(f"the last conversation in {path} cannot be read ({exc}): remove the file, or ask without -c") from None
+    return kept["model"], list(kept["messages"])
 
 
-def keep(model: str, messages: list[Message]) -> None:
-    """Keep a conversation, for this user's eyes only. That it cannot be kept is told, and takes nothing from the answer."""
+def keep(model: str, messages: list[Message], response: LLMResponse) -> None:
+    """Keep a conversation, for this user's eyes only.
+
+    That it cannot be kept is told, and takes nothing from the answer. Where the answer cannot be gone on from, the one
+    before it stays: providers refuse a turn that says nothing, and calls of tools without their results.
+    """
+    if response.tool_calls or not response.content:
+        why = "calls tools, and their results cannot be given here" if response.tool_calls else "has no text"
+        click.echo(f"Not kept for -c: the answer {why}.", err=True)
+        return
+    import tempfile
+
     import msgspec
 
     path = state_file()
-    new = path.with_suffix(".new")
+    folder = os.path.dirname(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode({"model": model, "messages": messages}))
-        new.replace(path)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        # A file of its own with mode 0600, so that of two commands at once neither writes into the other's.
+        number, new = tempfile.mkstemp(dir=folder)
+        try:
+            with open(number, "wb") as file:
+                file.write(msgspec.json.encode(_Kept(model=model, messages=[dict(message) for message in (*messages, response.message)])))
+            os.replace(new, path)
+        except BaseException:
+            os.unlink(new)
+            raise
     except OSError as exc:
-        click.echo(f"The conversation could not be kept for -c: {exc}", err=True)
+        click.echo(f"Not kept for -c: {exc.filename or path}: {exc.strerror or exc}", err=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from llm_master.cli.common import fail
+from llm_master.cli.common import errors_told, shown_cost, shown_count, standard_input
 from llm_master.cli.completion import model_names
 
 
@@ -24,33 +22,32 @@ def embed(texts: tuple[str, ...], model: str, dimensions: int | None, *, usage: 
 
     import msgspec
 
-    from llm_master.errors import LLMError
     from llm_master.query import QueryLLM
+    from llm_master.results import EmbeddingResponse
 
-    given = list(texts)
-    if not given:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise click.UsageError("there is no text: give some as arguments, or pipe lines in")
-        given = sys.stdin.read().splitlines()
+    given = list(texts) or _lines()
 
-    async def ask() -> None:
+    async def ask() -> EmbeddingResponse:
         async with QueryLLM() as llm:
-            answer = await llm.embed(model, given, dimensions=dimensions)
-        for vector in answer:
-            click.echo(msgspec.json.encode(vector.tolist()))
-        if usage:
-            cost = (
-                "cost unknown"
-                if answer.cost is None
-                else f"{answer.cost.normalize():f} {answer.receipt.currency if answer.receipt else ''}"
-            )
-            click.echo(
-                f"{len(answer)} vectors · {answer.usage.input_tokens or '?'} tokens · {cost} · {answer.latency or 0:.2f} s", err=True
-            )
+            return await llm.embed(model, given, dimensions=dimensions)
 
-    try:
-        asyncio.run(ask())
-    except LLMError as exc:
-        fail(exc)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with errors_told():
+        answer = asyncio.run(ask())
+    for vector in answer:
+        click.echo(msgspec.json.encode(vector.tolist()))
+    if usage:
+        assert answer.receipt is not None
+        tokens, cost = shown_count(answer.usage.input_tokens), shown_cost(answer.cost, answer.receipt.currency, answer.receipt.cost_state)
+        click.echo(f"{len(answer)} vectors · {tokens} tokens · {cost} · {answer.latency or 0:.2f} s", err=True)
+
+
+def _lines() -> list[str]:
+    piped = standard_input()
+    if not piped:
+        raise click.UsageError("there is no text: give some as arguments, or pipe lines in")
+    # str.splitlines would also part a line at characters that only look like line ends to Unicode.
+    lines = [line.removesuffix("\r") for line in piped.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise click.UsageError(f"line {number} of standard input is empty: leave it out, for nothing can be made of it")
+    return lines
