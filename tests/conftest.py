@@ -129,9 +129,6 @@ def server(_scripted: ScriptedServer) -> Iterator[ScriptedServer]:
     _scripted.reset()
 
 
-<<<<<<< HEAD
-def _llama(folder: Any, write: Any, **how: Any) -> Iterator[llama_cpp.LlamaServer]:
-=======
 @pytest.fixture(scope="session")
 def _documented() -> Iterator[DocumentedServer]:
     server = DocumentedServer()
@@ -146,8 +143,7 @@ def documented(_documented: DocumentedServer) -> DocumentedServer:
     return _documented
 
 
-def _llama(folder: Any, write: Any, api_key: str | None = None) -> Iterator[llama_cpp.LlamaServer]:
->>>>>>> cli
+def _llama(folder: Any, write: Any, **how: Any) -> Iterator[llama_cpp.LlamaServer]:
     if (missing := llama_cpp.installed()) is not None:
         pytest.skip(missing)
     model = folder.mktemp("model") / "tiny.gguf"
