@@ -208,10 +208,12 @@ class Engine:
         if form.any_object:
             return "json_object" if known.get("json_mode", provider.takes_json_object) else "prompt"
         own = target.row.structured_output
+        schemas = known.get("json_schema", own == "json_schema")
+        this_one = not form.adaptable or provider.takes_schema(form.schema)
         ways: tuple[tuple[How, bool], ...] = (
-            ("json_schema", known.get("json_schema", own == "json_schema") and (not form.adaptable or provider.takes_schema(form.schema))),
+            ("json_schema", schemas and this_one),
             ("json_object", own == "json_object" and known.get("json_mode", True)),
-            ("tool", known.get("tools", own in ("json_schema", "tool"))),
+            ("tool", known.get("tools", own == "tool" or (schemas and not this_one))),
             ("json_object", known.get("json_mode", False)),
         )
         return next((how for how, goes in ways if goes), "prompt")

@@ -9,6 +9,7 @@ from typing import Any
 from llm_master.dispatch.call import Call, total_cost
 from llm_master.dispatch.capabilities import refuse_lacking
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
+from llm_master.dispatch.time_limit import TimeLimit
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
 from llm_master.pricing import PriceList
@@ -19,9 +20,6 @@ from llm_master.types import CostState, LLMResponse, Message, Receipt, Usage
 
 _AT_ONCE = 4
 """Batches of one ``embed`` in flight."""
-
-_BATCH_TOKENS = 200_000
-"""Tokens of one batch, estimated. OpenAI takes 300,000: https://platform.openai.com/docs/api-reference/embeddings/create"""
 
 
 async def embed(
@@ -35,10 +33,10 @@ async def embed(
 ) -> EmbeddingResponse:
     """Vectors of all inputs, asked for in batches."""
     texts = _texts(inputs, "inputs")
-    size = engine.target(model_name).row.embed_batch_size
+    row = engine.target(model_name).row
     calls = [
         engine.operation("embed", "embedding", model_name, (batch,), timeout, deadline, extra_body, dict(options))
-        for batch in _batches(texts, size)
+        for batch in _batches(texts, row.embed_batch_size, row.embed_batch_tokens)
     ]
     if len(calls) == 1:
         return await _vectors(calls[0])
@@ -128,6 +126,11 @@ def _said(messages: Sequence[Message]) -> list[Any]:
             said.append(content)
             continue
         parts = [part for part in content if isinstance(part, Mapping) and part.get("type") in ("text", "image_url")]
+        if len(parts) < len(content):
+            # What nobody judges must not pass as judged.
+            raise InvalidRequestError(
+                "moderation=True judges texts and images, and the conversation holds something else: leave it out, or moderation"
+            )
         texts = [str(part.get("text")) for part in parts if part["type"] == "text"]
         if len(texts) < len(parts):
             said.append(parts)
@@ -181,13 +184,15 @@ async def count_tokens(call: Call) -> TokenCount:
     """The provider's count, or an estimate where it has none."""
     if call.before is not None:
         await call.prepare()
+    limit, is_deadline = call.time_left()
     provider: BaseLLMProvider = call.provider  # type: ignore[assignment]  # dispatch knows only what it asks of one
     counted = None
     if call.target.route.generator is None:
         try:
-            counted = await provider.count_tokens(call.messages, call.target.route.model, **call.options)
+            with TimeLimit(call.clock, limit):
+                counted = await provider.count_tokens(call.messages, call.target.route.model, **call.options)
         except Exception as exc:
-            raise call.translated(exc, is_deadline=False) from exc
+            raise call.translated(exc, is_deadline=is_deadline) from exc
     if counted is not None:
         return TokenCount(counted, exact=True)
     return TokenCount(estimate_tokens(call.messages, call.options.get("tools")), exact=False)
@@ -231,12 +236,12 @@ def _texts(given: Any, name: str) -> list[str]:
     return list(given)
 
 
-def _batches(texts: list[str], size: int) -> Iterator[list[str]]:
+def _batches(texts: list[str], size: int, most: int) -> Iterator[list[str]]:
     batch: list[str] = []
     tokens = 0
     for text in texts:
         its = text_tokens(text)
-        if batch and (len(batch) == size or tokens + its > _BATCH_TOKENS):
+        if batch and (len(batch) == size or tokens + its > most):
             yield batch
             batch, tokens = [], 0
         batch.append(text)

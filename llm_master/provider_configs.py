@@ -92,8 +92,9 @@ _ROWS = {
             "open-mixtral-",
         ),
         default_model="mistral-small-latest",
-        # Of inputs it refuses more than 256, and fewer where they are long; 32 is what common clients send.
-        embed_batch_size=32,
+        # Of inputs it refuses more than 256, and more than 16,384 tokens together.
+        embed_batch_size=128,
+        embed_batch_tokens=10_000,
         # It refuses fields that it does not know; a stream ends with its usage unasked.
         renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
     ),
@@ -234,6 +235,7 @@ _ROWS = {
         takes_urls=("image", "file"),
         # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings
         embed_batch_size=250,
+        embed_batch_tokens=14_000,  # of 20,000
         supports_caching=True,
         scope="https://www.googleapis.com/auth/cloud-platform",
     ),

@@ -172,7 +172,9 @@ class QueryLLM:
         *,
         prompt: str | None = None,
         stream: bool = False,
+        moderation: Any = False,
         response_format: Any = None,
+        repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float = 600,
@@ -183,6 +185,9 @@ class QueryLLM:
 
         It need not be awaited, and may be.
         """
+        del repair  # of what comes back
+        if moderation is not True and moderation:
+            options["moderation"] = moderation
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         provider: BaseLLMProvider = call.provider  # type: ignore[assignment]  # dispatch knows only what it asks of one
         if call.before is not None:
@@ -303,11 +308,15 @@ class QueryLLM:
         messages: Sequence[Message] | None = None,
         *,
         prompt: str | None = None,
+        response_format: Any = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float | None = None,
+        deadline: float = 600,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> TokenCount:
         """How many tokens a conversation has: by the provider's own count where it offers one without charge, else estimated."""
-        call = self._engine.call(model_name, messages, prompt, None, tools, None, 600, None, options)
+        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         return await operations.count_tokens(call)
 
     async def estimate_cost(
@@ -316,11 +325,13 @@ class QueryLLM:
         messages: Sequence[Message] | None = None,
         *,
         prompt: str | None = None,
+        response_format: Any = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> CostEstimate:
         """What a query with these arguments would cost at most. Nothing is sent."""
-        call = self._engine.call(model_name, messages, prompt, None, tools, None, 600, None, dict(options))
+        call = self._engine.call(model_name, messages, prompt, response_format, tools, None, 600, extra_body, dict(options))
         return await operations.estimate_cost(call, options)
 
     def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:

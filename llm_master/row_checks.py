@@ -113,7 +113,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         'give a tuple of "image", "audio", "file"',
     ),
     (("structured_output",), lambda value: value in STRUCTURED, f"give one of {', '.join(STRUCTURED)}"),
-    (("embed_batch_size",), lambda value: value is not None and positive_int(value), "give a whole number above 0"),
+    (("embed_batch_size", "embed_batch_tokens"), lambda value: value is not None and positive_int(value), "give a whole number above 0"),
     (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
     (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
     (("rpm", "tpm", "max_concurrent"), positive_int, "give a whole number above 0, or None for no limit"),

@@ -84,6 +84,7 @@ class ProviderConfig:
         paths: Where an operation is, where that is not OpenAI's place: a path below ``base_url``, or a whole URL. Of ``embed``,
             ``moderate``, ``rerank``.
         embed_batch_size: Inputs that one embedding request may hold.
+        embed_batch_tokens: Tokens that they may have together. They are estimated, so leave room.
         takes_urls: Which kinds of media the API fetches by itself: of ``image``, ``audio``, ``file``. Others are fetched here.
         structured_output: How an answer of a wanted form is asked for, of models of which that is not known: ``json_schema``,
             ``tool``, ``json_object`` or ``prompt``.
@@ -122,6 +123,7 @@ class ProviderConfig:
     generate_map: Mapping[str, Callable[..., Any] | str] = attrs.field(factory=dict, converter=_dict)
     paths: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     embed_batch_size: int = 2048
+    embed_batch_tokens: int = 100_000
     takes_urls: tuple[str, ...] = attrs.field(default=("image",), converter=_tuple)
     structured_output: str = "json_schema"
     supports_caching: bool = False

@@ -27,7 +27,7 @@ from llm_master import (
     ServerError,
     Usage,
 )
-from llm_master.dispatch.capabilities import CAPABILITY_OF
+from llm_master.dispatch.capabilities import _OPTIONS
 from llm_master.testing import FakeClock
 
 CHAT = ChatCompletions()
@@ -239,7 +239,7 @@ async def test_a_correction_holds_from_the_next_call_on(llm: QueryLLM, server: S
 
 
 def test_every_option_of_the_table_is_tested() -> None:
-    assert {name for arguments, _, _ in OPTIONS.values() for name in arguments} == set(CAPABILITY_OF)
+    assert {name for arguments, _, _ in OPTIONS.values() for name in arguments} == {*_OPTIONS, "modalities"}
 
 
 # Models of another kind

@@ -225,7 +225,7 @@ async def test_batches_of_the_rows_size(server: ScriptedServer, clock: FakeClock
 async def test_long_texts_go_in_smaller_batches(llm: QueryLLM, server: ScriptedServer) -> None:
     """An API bounds a request's tokens, too; a text that alone is beyond it goes alone, and the API says what it thinks of it."""
     server.answer_vectors()
-    given = ["x" * 300_000, "y" * 300_000, "z" * 900_000, "short", "shorter"]
+    given = ["x" * 150_000, "y" * 150_000, "z" * 450_000, "short", "shorter"]
     answer = await llm.embed("acme/small", given)
     assert lists(answer) == [vector_for(text) for text in given]
     assert sorted([text[0] for text in request.json["input"]] for request in server.requests) == [["s", "s"], ["x", "y"], ["z"]]

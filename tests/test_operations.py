@@ -42,6 +42,12 @@ WIRE = Path(__file__).resolve().parents[2] / "shared" / "wire"
 
 
 @pytest.fixture
+def judge(llm: QueryLLM) -> QueryLLM:
+    """The same settings, and a judge of acme's."""
+    return QueryLLM(llm.config, moderation_model="acme/judge")
+
+
+@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(auto_advance=True)
 
@@ -214,12 +220,12 @@ async def test_what_is_flagged_is_not_streamed_either(llm: QueryLLM, server: Scr
     assert set(paths(server)) == {"/moderations"}
 
 
-async def test_what_is_not_flagged_goes_on_and_the_costs_add_up(llm: QueryLLM, server: ScriptedServer) -> None:
+async def test_what_is_not_flagged_goes_on_and_the_costs_add_up(judge: QueryLLM, server: ScriptedServer) -> None:
     ModelRegistry.register("acme/judge", ModelConfig(input_price_per_million=1_000_000))
     ModelRegistry.register("acme/large", PRICED)
     server.answer_json({**GOOD, "usage": {"prompt_tokens": 3}})
     server.answer_json(CHAT.answer("Hello"))
-    answer = await llm.query("acme/large", prompt="Hi", moderation="acme/judge")
+    answer = await judge.query("acme/large", prompt="Hi", moderation=True)
     assert (answer.content, paths(server)) == ("Hello", ["/moderations", "/chat/completions"])
     judge, chat = answer.receipt.attempts
     assert (judge.model, judge.cost, chat.model, chat.cost) == ("judge", 3, "large", 2)
@@ -231,19 +237,19 @@ async def test_what_is_not_flagged_goes_on_and_the_costs_add_up(llm: QueryLLM, s
 PRICED = ModelConfig(input_price_per_million=10_000, cached_input_price_per_million=10_000, output_price_per_million=20_000)
 
 
-async def test_the_same_in_a_stream(llm: QueryLLM, server: ScriptedServer) -> None:
+async def test_the_same_in_a_stream(judge: QueryLLM, server: ScriptedServer) -> None:
     ModelRegistry.register("acme/judge", ModelConfig(input_price_per_million=1_000_000))
     ModelRegistry.register("acme/large", PRICED)
     server.answer_json({**GOOD, "usage": {"prompt_tokens": 3}})
     server.answer_sse(*CHAT.stream("Hel", "lo"))
-    stream = await llm.query("acme/large", prompt="Hi", moderation="acme/judge", stream=True)
+    stream = await judge.query("acme/large", prompt="Hi", moderation=True, stream=True)
     assert [piece async for piece in stream] == ["Hel", "lo"]
     answer = stream.response
     assert [attempt.model for attempt in answer.receipt.attempts] == ["judge", "large"]
     assert (answer.cost, answer.receipt.cost) == (2, 5)
 
 
-async def test_a_stream_that_is_stopped_does_not_forget_the_judge(llm: QueryLLM, server: ScriptedServer) -> None:
+async def test_a_stream_that_is_stopped_does_not_forget_the_judge(judge: QueryLLM, server: ScriptedServer) -> None:
     ModelRegistry.register("acme/judge", ModelConfig(input_price_per_million=1_000_000))
     ModelRegistry.register("acme/large", PRICED)
     usage = 'data: {"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":0}}}\n\n'
@@ -251,7 +257,7 @@ async def test_a_stream_that_is_stopped_does_not_forget_the_judge(llm: QueryLLM,
         server.answer_json({**GOOD, "usage": {"prompt_tokens": 3}})
         pieces = CHAT.stream("Hel", "lo")[:2]
         server.answer_sse(*pieces, *([usage] if known else []), end="reset")
-        stream = llm.stream("acme/large", prompt="Hi", moderation="acme/judge")
+        stream = judge.stream("acme/large", prompt="Hi", moderation=True)
         with pytest.raises(Exception, match="after output began"):
             async for _ in stream:
                 pass
@@ -259,13 +265,13 @@ async def test_a_stream_that_is_stopped_does_not_forget_the_judge(llm: QueryLLM,
         assert (receipt.cost, receipt.cost_state) == ((5, "estimated") if known else (None, "unknown"))
 
 
-async def test_the_judges_cost_stands_in_the_receipt_of_a_query_that_failed(llm: QueryLLM, server: ScriptedServer) -> None:
+async def test_the_judges_cost_stands_in_the_receipt_of_a_query_that_failed(judge: QueryLLM, server: ScriptedServer) -> None:
     """An attempt that failed before any output is free."""
     ModelRegistry.register("acme/judge", ModelConfig(input_price_per_million=1_000_000))
     server.answer_json({**GOOD, "usage": {"prompt_tokens": 3}})
     server.answer_json({"error": {"message": "No."}}, status=401)
     with pytest.raises(AuthenticationError) as caught:
-        await llm.query("acme/large", prompt="Hi", moderation="acme/judge")
+        await judge.query("acme/large", prompt="Hi", moderation=True)
     assert [attempt.status for attempt in caught.value.receipt.attempts] == [200, 401]
     assert (caught.value.receipt.cost, caught.value.receipt.cost_state) == (3, "exact")
 
@@ -319,7 +325,7 @@ async def test_a_judge_without_key_is_said_before_anything_is_sent(server: Scrip
     with pytest.raises(MissingApiKeyError, match="OpenAI needs an API key.*OPENAI_API_KEY"):
         await llm.query("acme/large", prompt="Hi", moderation=True)
     with pytest.raises(UnknownModelError, match="no-such-judge"):
-        await llm.query("acme/large", prompt="Hi", moderation="no-such-judge")
+        await QueryLLM(LLMConfig(environment={}, moderation_model="no-such-judge")).query("acme/large", prompt="Hi", moderation=True)
     assert server.requests == []
 
 
@@ -375,13 +381,13 @@ async def test_a_dict_is_the_providers_own_option(llm: QueryLLM, server: Scripte
     assert server.request.json["moderation"] == {"level": "low"}
 
 
-async def test_a_wanted_form_and_its_repair_are_judged_once(llm: QueryLLM, server: ScriptedServer) -> None:
+async def test_a_wanted_form_and_its_repair_are_judged_once(judge: QueryLLM, server: ScriptedServer) -> None:
     ModelRegistry.register("acme/judge", ModelConfig(input_price_per_million=1_000_000))
     ModelRegistry.register("acme/large", PRICED)
     server.answer_json({**GOOD, "usage": {"prompt_tokens": 3}})
     server.answer_json(CHAT.answer("prose"))
     server.answer_json(CHAT.answer('{"a": 1}'))
-    answer = await llm.query("acme/large", prompt="Hi", moderation="acme/judge", response_format=dict[str, int], repair=True)
+    answer = await judge.query("acme/large", prompt="Hi", moderation=True, response_format=dict[str, int], repair=True)
     assert answer.parsed == {"a": 1}
     assert paths(server) == ["/moderations", "/chat/completions", "/chat/completions"]
     assert answer.receipt.cost == 3 + 2 + 2
