@@ -70,8 +70,10 @@ class Engine:
                 given = {_ATTACHED.get(name, name): options.pop(name) for name in _ATTACHMENTS.intersection(options)}
                 conversation = with_attachments(conversation, **{name: value for name, value in given.items() if value is not None})
             check_names(options)
-            if any(value is None for value in options.values()):  # None says "not given"
-                options = {name: value for name, value in options.items() if value is not None}
+            for value in options.values():
+                if value is None:  # says "not given"
+                    options = {name: value for name, value in options.items() if value is not None}
+                    break
         if tools is not None:
             options["tools"] = tools
         target = self.target(model_name)
@@ -168,9 +170,10 @@ class Engine:
             options.update(extra_body)
         if timeout is None:
             timeout = target.row.timeout
-        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
-            if seconds.__class__ not in _NUMBERS or not seconds > 0:
-                raise InvalidRequestError(f"{name} is {seconds!r}: give seconds above 0")
+        if timeout.__class__ not in _NUMBERS or not timeout > 0:
+            raise InvalidRequestError(f"timeout is {timeout!r}: give seconds above 0")
+        if deadline.__class__ not in _NUMBERS or not deadline > 0:
+            raise InvalidRequestError(f"deadline is {deadline!r}: give seconds above 0")
         settings = self.snapshot.options
         keys = self.snapshot.keys[target.route.provider]
         return Call(
