@@ -97,7 +97,11 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
     (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
-    (("prefixes", "api_key_env", "aliases"), _is_texts, 'give a tuple of non-empty strings, as ("acme-",)'),
+    (
+        ("prefixes", "api_key_env", "aliases", "base_url_env", "ignore_models", "whitelist_models"),
+        _is_texts,
+        'give a tuple of non-empty strings, as ("acme-",)',
+    ),
     (
         ("generate_map",),
         _is_generate_map,
@@ -112,11 +116,13 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: _is_texts(value) and set(value) <= {"image", "audio", "file"},
         'give a tuple of "image", "audio", "file"',
     ),
+    (("rotation_mode",), lambda value: value in ("balanced", "sequential"), "give balanced or sequential"),
+    (("default_path",), lambda value: _is_text(value) and (not value or value.startswith("/")), 'give a path, as "/v1"'),
     (("structured_output",), lambda value: value in STRUCTURED, f"give one of {', '.join(STRUCTURED)}"),
     (("embed_batch_size", "embed_batch_tokens"), lambda value: value is not None and positive_int(value), "give a whole number above 0"),
     (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
-    (("requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
-    (("rpm", "tpm", "max_concurrent"), positive_int, "give a whole number above 0, or None for no limit"),
+    (("enabled", "requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
+    (("rpm", "tpm", "max_concurrent", "max_concurrent_per_key"), positive_int, "give a whole number above 0, or None for no limit"),
     (("timeout",), lambda value: _is_number(value) and value > 0, "give seconds above 0"),
     (
         ("max_retries",),

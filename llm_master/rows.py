@@ -66,7 +66,10 @@ class ProviderConfig:
         display_name: For people; the name if empty.
         provider_class: A ``BaseLLMProvider`` subclass, or ``"package.module:Class"``; ``UnifiedProvider`` if ``None``.
         client_class: The SDK class behind ``provider.client``, or ``"package.module:Class"``.
+        enabled: ``False`` takes the provider out: nothing is sent to it.
         base_url: The API's address up to and without ``/chat/completions``. ``None``: must be set by ``<NAME>_API_BASE``.
+        base_url_env: Variables in which the address is looked for after ``<NAME>_API_BASE`` and ``<NAME>_BASE_URL``.
+        default_path: Added to an address that settings give without a path.
         query: Added to every URL.
         headers: Added to every request; one of them may replace ours.
         prefixes: Model names that begin so belong here, where the prefix is the longest of the table.
@@ -94,6 +97,10 @@ class ProviderConfig:
         rpm: Requests per minute; ``None`` is no limit.
         tpm: Tokens per minute; ``None`` is no limit.
         max_concurrent: Requests in flight; ``None`` is no limit.
+        max_concurrent_per_key: The same for each key.
+        rotation_mode: How keys are used: ``balanced``, or ``sequential``, one until it fails, for the provider's cache.
+        ignore_models: Globs of models that are not to be asked.
+        whitelist_models: Globs of models that are to be asked although ``ignore_models`` names them.
         quota: Name of a quota that several keys share.
         timeout: Seconds for one attempt; of a stream, to the first delta and between deltas.
         max_retries: Repetitions after a failure that may pass; 0 means one send.
@@ -108,7 +115,10 @@ class ProviderConfig:
     display_name: str = ""
     provider_class: type | str | None = None
     client_class: Callable[..., Any] | str = "openai:AsyncOpenAI"
+    enabled: bool = True
     base_url: str | None = None
+    base_url_env: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    default_path: str = ""
     query: Mapping[str, str] = attrs.field(factory=dict, converter=_dict, repr=_names_only)
     headers: Mapping[str, str] = attrs.field(factory=dict, converter=_dict, repr=_names_only)
     prefixes: tuple[str, ...] = attrs.field(default=(), converter=_tuple)
@@ -132,6 +142,10 @@ class ProviderConfig:
     rpm: int | None = None
     tpm: int | None = None
     max_concurrent: int | None = None
+    max_concurrent_per_key: int | None = None
+    rotation_mode: str = "balanced"
+    ignore_models: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    whitelist_models: tuple[str, ...] = attrs.field(default=(), converter=_names)
     quota: str | None = None
     timeout: float = 600
     max_retries: int = 2
