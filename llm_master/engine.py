@@ -14,17 +14,20 @@ from llm_master import pricing
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
-from llm_master.dispatch.resolve import Resolver
+from llm_master.dispatch.gate import Gate
+from llm_master.dispatch.resolve import Resolver, Route
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
-from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, loaded, normalized, with_attachments
+from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, instructed, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
 from llm_master.providers.base import BaseLLMProvider, load, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
-from llm_master.rows import base_variable, key_variables
+from llm_master.rows import ModelConfig, ProviderConfig, base_variable, canonical, key_variables
+from llm_master.settings.declared import Declared, ModelSettings
 from llm_master.settings.environment import Environment, current_environment
+from llm_master.settings.files import current_files
 from llm_master.snapshot import Snapshot, provider_class
 from llm_master.structured import How, Wanted, apply, choose, wanted
 from llm_master.types import Message
@@ -39,11 +42,13 @@ class Engine:
         self._targets: dict[str, Target] = {}
         self._registry_version = ModelRegistry.CONFIGS.version
         self._drop = snapshot.options.on_unsupported == "drop"
+        self._gates = {name: _gate(row, snapshot.options.max_concurrent) for name, row in snapshot.rows.items()}
         self._resolver = Resolver(
             snapshot.rows,
             usable=snapshot.usable,
             registered=self._registered,
-            registered_names=ModelRegistry.list_models,
+            registered_names=lambda: [*snapshot.models, *snapshot.aliases, *ModelRegistry.list_models()],
+            aliases=snapshot.aliases,
             preferred=snapshot.options.preferred_provider,
             missing=self._missing,
         )
@@ -56,7 +61,7 @@ class Engine:
         response_format: Any,
         tools: Sequence[Mapping[str, Any]] | None,
         timeout: float | None,
-        deadline: float,
+        deadline: float | None,
         extra_body: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> Call:
@@ -81,6 +86,8 @@ class Engine:
         if route.options:
             options = {**route.options, **options}
         provider = self._providers.get(target.provider_key) or self._provider(target)
+        if target.settings is not None:
+            conversation = instructed(conversation, target.settings)
         pending = None
         if has_media(conversation):
             pending = self.media_policy(target, provider)
@@ -133,7 +140,7 @@ class Engine:
         model_name: str,
         payload: Sequence[Any],
         timeout: float | None,
-        deadline: float,
+        deadline: float | None,
         extra_body: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> Call:
@@ -160,7 +167,7 @@ class Engine:
         renamed: Mapping[str, str],
         dropped: Sequence[str],
         timeout: float | None,
-        deadline: float,
+        deadline: float | None,
         extra_body: Mapping[str, Any] | None,
         operation: str | None = None,
     ) -> Call:
@@ -170,6 +177,8 @@ class Engine:
             options.update(extra_body)
         if timeout is None:
             timeout = target.row.timeout
+        if deadline is None:
+            deadline = self.snapshot.options.deadline
         if timeout.__class__ not in _NUMBERS or not timeout > 0:
             raise InvalidRequestError(f"timeout is {timeout!r}: give seconds above 0")
         if deadline.__class__ not in _NUMBERS or not deadline > 0:
@@ -190,6 +199,7 @@ class Engine:
             max_attempts=settings.max_attempts,
             clock=settings.clock,
             translate=translated,
+            gate=self._gates[target.route.provider],
         )
 
     def media_policy(self, target: Target, provider: BaseLLMProvider) -> MediaPolicy:
@@ -248,7 +258,12 @@ class Engine:
                     "a provider class: give an async function (provider, messages, model, **options), or a BaseLLMProvider"
                 )
             route = attrs.evolve(route, generator=generator)
-        config = ModelRegistry.get_config(route.model, route.provider) or ModelRegistry.get_config(model_name, route.provider)
+        config = self._config(route.model, route.provider) or self._config(model_name, route.provider)
+        settings = self._settings(model_name, route)
+        if settings is not None and settings.options:
+            alias = self.snapshot.aliases.get(model_name)
+            own = alias.options if alias is not None else {}
+            route = attrs.evolve(route, options={**route.options, **settings.options, **own})
         look_up: Callable[[], Any] | None = None
         if config is None and not row.skip_cost_calculation and row.base_url and pricing.may_look_up(row.base_url):
             base_url, model = row.base_url, route.model
@@ -258,7 +273,7 @@ class Engine:
 
         if len(self._targets) >= _TARGETS:
             self._targets.clear()
-        target = self._targets[model_name] = Target(model_name, route, row, config, look_up, cls)
+        target = self._targets[model_name] = Target(model_name, route, row, config, look_up, cls, settings if settings is not None and settings.system_instruction else None)
         return target
 
     def _provider(self, target: Target) -> BaseLLMProvider:
@@ -273,24 +288,46 @@ class Engine:
         # Of two threads that come here at once, both get the object that was first.
         return self._providers.setdefault(target.provider_key, provider)
 
-    @staticmethod
-    def _registered(name: str) -> str | None:
+    def _config(self, name: str, provider: str | None = None) -> ModelConfig | None:
+        """What is known of a model: by the settings, else by the registry."""
+        own = self.snapshot.models
+        if own and (found := own.get(f"{provider}/{name}" if provider else name) or own.get(name)) is not None:
+            return found
+        return ModelRegistry.get_config(name, provider) if provider else ModelRegistry.get_config(name)
+
+    def _settings(self, model_name: str, route: Route) -> ModelSettings | None:
+        """How the settings have a model asked, by whichever name they know it."""
+        known = self.snapshot.model_settings
+        alias = self.snapshot.aliases.get(model_name)
+        names = (model_name, alias.model if alias is not None else "", f"{route.provider}/{route.model}", route.model)
+        return next((known[name] for name in names if name in known), None)
+
+    def _registered(self, name: str) -> str | None:
         head, slash, _ = name.partition("/")
-        config = ModelRegistry.get_config(name)
+        config = self._config(name)
         if config is None:
             return None
-        return config.provider or (head if slash and head in PROVIDER_CONFIGS else None)
+        return config.provider or (head if slash and canonical(head) in self.snapshot.rows else None)
 
     def _missing(self, name: str) -> ConfigurationError:
         """What a provider that is not usable lacks."""
         row = self.snapshot.rows[name]
         display = row.display_name or row.name
+        if not row.enabled:
+            origin = self.snapshot.origins.get((name, "enabled"), "its row")
+            return ConfigurationError(f"{display} is switched off by {origin}: switch it on, or name another provider")
         if not row.requires_key or self.snapshot.keys[name]:
             return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
         return MissingApiKeyError(
             f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
+
+
+def _gate(row: ProviderConfig, otherwise: int | None) -> Gate | None:
+    """The bound on requests in flight: the row's, else that of all providers; per key as well."""
+    limits = [limit for limit in (row.max_concurrent or otherwise, row.max_concurrent_per_key) if limit is not None]
+    return Gate(min(limits)) if limits else None
 
 
 def _drops(unsupported: Any) -> bool:
@@ -337,23 +374,24 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     default = config is None and not overrides
     if default:
         environment = current_environment()
+        files = current_files(environment)
         last = _last_default
-        if last is not None and last[0] is environment and last[1] == PROVIDER_CONFIGS.version:
-            return last[2]
+        if last is not None and last[0] is environment and last[1] is files and last[2] == PROVIDER_CONFIGS.version:
+            return last[3]
     if overrides:
         config = config.replace(overrides) if config is not None else LLMConfig(**overrides)
     elif config is None:
         config = _DEFAULT
     # Cheap and exact: the same environment object, the same fields, the same table.
-    environment = config.environment
-    quick = (config.fingerprint(), environment, PROVIDER_CONFIGS.version)
+    environment, files = config.environment, config.files
+    quick = (config.fingerprint(), environment, id(files), PROVIDER_CONFIGS.version)
     try:
         with _engines_lock:
             engine = _recent.get(quick)
             if engine is not None:
                 _recent.move_to_end(quick)
                 if default:
-                    _last_default = (environment, quick[2], engine)
+                    _last_default = (environment, files, PROVIDER_CONFIGS.version, engine)
                 return engine
     except TypeError:
         raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
@@ -369,5 +407,5 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     return engine
 
 
-_last_default: tuple[Environment, int, Engine] | None = None
+_last_default: tuple[Environment, Declared, int, Engine] | None = None
 _DEFAULT = LLMConfig()

@@ -13,7 +13,7 @@ from llm_master.dispatch.time_limit import TimeLimit
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
 from llm_master.pricing import PriceList
-from llm_master.provider_configs import MODERATION_MODEL
+from llm_master.provider_rows import MODERATION_MODEL
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
 from llm_master.types import CostState, LLMResponse, Message, Receipt, Usage
@@ -27,7 +27,7 @@ async def embed(
     model_name: str,
     inputs: str | Sequence[str],
     timeout: float | None,
-    deadline: float,
+    deadline: float | None,
     extra_body: Mapping[str, Any] | None,
     options: Mapping[str, Any],
 ) -> EmbeddingResponse:
@@ -73,7 +73,7 @@ async def embed(
 
 
 async def moderate(
-    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
+    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float | None, options: Mapping[str, Any]
 ) -> ModerationResponse:
     """The judgement on each input."""
     answer: ModerationResponse = await _moderation(engine, model_name, inputs, timeout, deadline, options).answer()
@@ -81,7 +81,7 @@ async def moderate(
 
 
 def _moderation(
-    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float, options: Mapping[str, Any]
+    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float | None, options: Mapping[str, Any]
 ) -> Call:
     if isinstance(inputs, str):
         inputs = [inputs]
@@ -147,7 +147,7 @@ async def rerank(
     query: str,
     documents: Sequence[str],
     timeout: float | None,
-    deadline: float,
+    deadline: float | None,
     options: Mapping[str, Any],
 ) -> RerankResponse:
     """The documents by relevance."""
@@ -163,7 +163,7 @@ async def rerank(
 
 
 async def speech(
-    engine: Engine, model_name: str, text: str, timeout: float | None, deadline: float, options: Mapping[str, Any]
+    engine: Engine, model_name: str, text: str, timeout: float | None, deadline: float | None, options: Mapping[str, Any]
 ) -> LLMResponse:
     """A text, spoken."""
     if not isinstance(text, str) or not text.strip():

@@ -67,7 +67,7 @@ class QueryLLM:
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMResponse: ...
@@ -85,7 +85,7 @@ class QueryLLM:
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMStream: ...
@@ -102,7 +102,7 @@ class QueryLLM:
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMResponse | LLMStream:
@@ -120,7 +120,7 @@ class QueryLLM:
             repair: Ask once more where the answer is not of that form.
             tools: Functions that the model may call, as in OpenAI's chat completions.
             timeout: Seconds for one attempt; of a stream, to the first delta and between deltas. The row's if ``None``.
-            deadline: Seconds for the query with all its waits and repetitions.
+            deadline: Seconds for the query with all its waits and repetitions; that of the settings (600) if ``None``.
             extra_body: Added to the request's body as it is.
             **options: ``temperature``, ``max_tokens``, ...; names that are not known go to the provider as they are.
                 ``images``, ``image_paths``, ``image_details``, ``audio_paths``, ``files`` and ``parts`` go with the last user
@@ -153,7 +153,7 @@ class QueryLLM:
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMStream:
@@ -177,7 +177,7 @@ class QueryLLM:
         repair: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Plan:
@@ -220,7 +220,7 @@ class QueryLLM:
         inputs: str | Sequence[str],
         *,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> EmbeddingResponse:
@@ -249,7 +249,7 @@ class QueryLLM:
         model_name: str | None = None,
         *,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         **options: Any,
     ) -> ModerationResponse:
         """Have texts judged against a provider's policy.
@@ -271,7 +271,7 @@ class QueryLLM:
         *,
         top_n: int | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         **options: Any,
     ) -> RerankResponse:
         """Order documents by how relevant they are to a query.
@@ -288,7 +288,7 @@ class QueryLLM:
         return await operations.rerank(self._engine, model_name, query, documents, timeout, deadline, {"top_n": top_n, **options})
 
     async def speech(
-        self, model_name: str, text: str, *, voice: str | None = None, timeout: float | None = None, deadline: float = 600, **options: Any
+        self, model_name: str, text: str, *, voice: str | None = None, timeout: float | None = None, deadline: float | None = None, **options: Any
     ) -> LLMResponse:
         """Speak a text: ``answer.audio`` has ``data``, ``media_type`` and ``save(path)``.
 
@@ -311,7 +311,7 @@ class QueryLLM:
         response_format: Any = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
-        deadline: float = 600,
+        deadline: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> TokenCount:
@@ -331,7 +331,7 @@ class QueryLLM:
         **options: Any,
     ) -> CostEstimate:
         """What a query with these arguments would cost at most. Nothing is sent."""
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, None, 600, extra_body, dict(options))
+        call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
         return await operations.estimate_cost(call, options)
 
     def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:

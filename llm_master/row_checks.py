@@ -96,7 +96,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("name", "display_name", "api_key_attr", "currency"), _is_text, "give a string"),
     (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
-    (("query", "headers"), _is_text_map, 'give {"name": "value"}, both strings'),
+    (("query", "headers", "display_names"), _is_text_map, 'give {"name": "value"}, both strings'),
     (
         ("prefixes", "api_key_env", "aliases", "base_url_env", "ignore_models", "whitelist_models"),
         _is_texts,

@@ -64,6 +64,7 @@ class ProviderConfig:
     Attributes:
         name: Key of the row; filled in by the table.
         display_name: For people; the name if empty.
+        display_names: Host -> what the provider is called where settings put it there.
         provider_class: A ``BaseLLMProvider`` subclass, or ``"package.module:Class"``; ``UnifiedProvider`` if ``None``.
         client_class: The SDK class behind ``provider.client``, or ``"package.module:Class"``.
         enabled: ``False`` takes the provider out: nothing is sent to it.
@@ -113,6 +114,7 @@ class ProviderConfig:
 
     name: str = ""
     display_name: str = ""
+    display_names: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     provider_class: type | str | None = None
     client_class: Callable[..., Any] | str = "openai:AsyncOpenAI"
     enabled: bool = True

@@ -2,35 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
-from llm_master.errors import ConfigurationError
+from llm_master.errors import ConfigurationError, PricingError
+from llm_master.model_registry import ModelRegistry
 from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.http import HTTPProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.row_checks import base_url_faults
-from llm_master.rows import ProviderConfig, base_variable, canonical, key_attr, key_variables
+from llm_master.rows import ModelConfig, ProviderConfig, canonical, key_attr
+from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment
+from llm_master.settings.variables import read_variables
 
 
-@attrs.frozen
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a number above 0")
+
+
+def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a whole number of at least 1")
+
+
+def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give True or False")
+
+
+def _manner(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("error", "drop"):
+        raise ConfigurationError(f'{attribute.name} is {value!r}: give "error" or "drop"')
+
+
+def _name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a name")
+
+
+@attrs.frozen(kw_only=True)
 class Options:
     """What ``LLMConfig`` holds beside keys and addresses."""
 
-    preferred_provider: str | None = None
-    default_model: str | None = None
-    max_attempts: int = 10
-    on_unsupported: str = "error"
-    moderation_model: str | None = None
-    max_media_bytes: int = 20 * 2**20
-    allow_private_urls: bool = False
+    preferred_provider: str | None = attrs.field(default=None, validator=_name)
+    default_model: str | None = attrs.field(default=None, validator=_name)
+    max_attempts: int = attrs.field(default=10, validator=_whole)
+    deadline: float = attrs.field(default=600.0, validator=_positive)
+    on_unsupported: str = attrs.field(default="error", validator=_manner)
+    max_concurrent: int | None = attrs.field(default=None, validator=_whole)
+    enable_fallback: bool = attrs.field(default=False, validator=_flag)
+    moderation_model: str | None = attrs.field(default=None, validator=_name)
+    max_media_bytes: int = attrs.field(default=20 * 2**20, validator=_whole)
+    allow_private_urls: bool = attrs.field(default=False, validator=_flag)
     clock: Clock = SYSTEM_CLOCK
 
+
+@attrs.frozen
+class Alias:
+    """Another name of a model.
+
+    Attributes:
+        model: The name that is resolved in its place; no alias itself.
+        options: Options of each call by this name; the call's own win.
+        origin: Where it stands.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    origin: str
+
+
+_ADDED = frozenset({"headers", "query", "models", "renames"})
+"""Fields whose entries are added to those of the row beneath."""
 
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
@@ -45,37 +95,140 @@ class Snapshot:
     # Each endpoint works out its proxy once, so engines with other proxies are other engines.
     proxies: dict[str, str]
     rows: dict[str, ProviderConfig]
+    models: dict[str, ModelConfig]
+    model_settings: dict[str, ModelSettings]
+    aliases: dict[str, Alias]
+    routes: dict[str, Any]
+    # Where each value came from: (provider or "", field) -> origin. Not part of what is compared.
+    origins: dict[tuple[str, str], str] = attrs.field(eq=False)
+    faults: tuple[str, ...] = attrs.field(eq=False)
+    warnings: tuple[str, ...] = attrs.field(eq=False)
 
     def usable(self, name: str) -> bool:
         """Whether a provider could be asked."""
         row = self.rows[name]
-        if row.requires_key and not self.keys[name]:
+        if not row.enabled or (row.requires_key and not self.keys[name]):
             return False
         return row.base_url is not None or not _speaks_http(row)
 
+    def refuse(self) -> None:
+        """Raise what is wrong, all of it at once.
 
-def take(table: Iterable[ProviderConfig], fields: Mapping[str, Any], environment: Environment, options: Options) -> Snapshot:
-    """Apply fields over the environment over the rows. The table itself is not touched.
+        Raises:
+            ConfigurationError: Each fault with its place and a remedy.
+        """
+        refuse(self.faults)
 
-    Raises:
-        ConfigurationError: A key or an address that cannot be one, naming the variable.
+
+def take(
+    table: Iterable[ProviderConfig],
+    files: Declared,
+    fields: Mapping[str, Any],
+    api_keys: Sequence[tuple[str, tuple[str, ...]]],
+    environment: Environment,
+    default_class: type,
+) -> Snapshot:
+    """Apply fields over the environment over the files over the rows. The table itself is not touched.
+
+    What is wrong stands in ``faults``, and is left out.
     """
-    rows = {}
+    rows = {canonical(row.name): row for row in table}
+    origins: dict[tuple[str, str], str] = {}
+    faults = list(files.faults)
+    _lay(rows, files, default_class, origins, faults)
+    variables = read_variables(environment, rows)
+    faults += variables.faults
+    _lay(rows, variables, default_class, origins, faults)
+    declared = files.beneath(variables)
+    given = dict(api_keys)
+    for name in given.keys() - {provider for provider in given if canonical(provider) in rows}:
+        faults.append(f"api_keys: there is no provider {name!r}: name one of PROVIDER_CONFIGS, or declare it first")
     keys = {}
-    for row in table:
-        base_url, default_model = base_url_of(row, fields, environment), row.default_model
-        if base_url is None or default_model is None:
-            # A class in the short form may say itself where it is and what it asks.
-            cls = _class_if_any(row)
-            base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
-            default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
-        changed = (base_url, default_model) != (row.base_url, row.default_model)
-        name = canonical(row.name)
-        paths = row.paths if base_url == row.base_url else {place: _moved(path, base_url) for place, path in row.paths.items()}
-        rows[name] = attrs.evolve(row, base_url=base_url, default_model=default_model, paths=paths) if changed else row
-        keys[name] = keys_of(row, fields, environment)
-    proxies = {name: value for name, value in environment.items() if name.lower() in _PROXIES}
-    return Snapshot(keys, options, proxies, rows)
+    for name, row in rows.items():
+        rows[name] = _with_fields(row, fields, origins, faults)
+        keys[name] = _keys(name, row, fields, {canonical(provider): own for provider, own in given.items()}, declared, origins, faults)
+    return Snapshot(
+        keys,
+        _options(declared, fields, origins, faults),
+        {name: value for name, value in environment.items() if name.lower() in _PROXIES},
+        rows,
+        _models(declared, faults),
+        declared.model_settings,
+        _aliases(declared, faults),
+        {name: route.value for name, route in declared.routes.items()},
+        origins,
+        tuple(dict.fromkeys(faults)),
+        tuple(declared.warnings),
+    )
+
+
+def _lay(
+    rows: dict[str, ProviderConfig], declared: Declared, default_class: type, origins: dict[tuple[str, str], str], faults: list[str]
+) -> None:
+    """Lay one source over the rows, provider by provider."""
+    for name, fields in declared.providers.items():
+        base = rows.get(name)
+        values = {field: sourced.value for field, sourced in fields.items()}
+        try:
+            if base is None:
+                # What is nowhere said to want a key may be a server of one's own.
+                values = {"name": declared.names[name], "requires_key": False, "provider_class": default_class, **values}
+                rows[name] = ProviderConfig(**values)
+            else:
+                for field in _ADDED & values.keys():
+                    own = getattr(ProviderConfig(**{field: values[field]}), field)
+                    values[field] = {**getattr(base, field), **own}
+                rows[name] = attrs.evolve(base, **values)
+        except (ConfigurationError, TypeError, ValueError) as exc:
+            faults += _placed(exc, name, fields)
+            continue
+        for field, sourced in fields.items():
+            origins[name, field] = sourced.origin
+
+
+def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:
+    """A row's faults, each with the place of the field that it is about."""
+    text = str(exc).partition(": ")[2] if isinstance(exc, ConfigurationError) else str(exc)
+    lines = [line.strip().removeprefix("- ") for line in text.split("\n") if line.strip()]
+    found = []
+    for line in lines:
+        field = next((field for field in fields if line.startswith((f"{field} ", f"{field}:"))), None)
+        origin = fields[field].origin if field is not None else next(iter(fields.values())).origin if fields else ""
+        found.append(f"{origin}: provider {name!r}: {line}" if origin else f"provider {name!r}: {line}")
+    return found
+
+
+def _with_fields(
+    row: ProviderConfig, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]
+) -> ProviderConfig:
+    """The row with the address that an argument gives, and with what its class or its address says itself."""
+    name = canonical(row.name)
+    base_url, default_model, display = row.base_url, row.default_model, row.display_name
+    if (value := fields.get(f"{name}_api_base")) is not None:
+        given = str(value).strip().rstrip("/").removesuffix("/chat/completions")
+        if wrong := base_url_faults(given, f"{name}_api_base"):
+            faults += wrong
+        else:
+            base_url = given
+            origins[name, "base_url"] = "argument"
+    if base_url is None or default_model is None:
+        # A class in the short form may say itself where it is and what it asks.
+        cls = _class_if_any(row)
+        base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
+        default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
+    if row.display_names and base_url is not None and (name, "display_name") not in origins:
+        display = _called(base_url, row)
+    moved = (name, "base_url") in origins
+    paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
+    if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
+        return row
+    return attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
+
+
+def _called(base_url: str, row: ProviderConfig) -> str:
+    """What the row's API is called at this address."""
+    host = urlsplit(base_url).hostname or ""
+    return next((called for known, called in row.display_names.items() if f".{host}".endswith(f".{known}")), row.display_name)
 
 
 def _moved(path: str, base_url: str | None) -> str:
@@ -85,32 +238,83 @@ def _moved(path: str, base_url: str | None) -> str:
     return "/".join(base_url.split("/", 3)[:3]) + "/" + path.split("/", 3)[3]
 
 
-def keys_of(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> tuple[Key, ...]:
-    """A provider's keys, from a field, else a variable, else the row."""
+def _keys(
+    name: str,
+    row: ProviderConfig,
+    fields: Mapping[str, Any],
+    given: Mapping[str, tuple[str, ...]],
+    declared: Declared,
+    origins: dict[tuple[str, str], str],
+    faults: list[str],
+) -> tuple[Key, ...]:
+    """A provider's keys: those of an argument alone; else of the variables, the files and the row."""
     attr = key_attr(row)
-    given = fields.get(attr)
-    if given is not None:
-        if not isinstance(given, str):
-            raise ConfigurationError(f"{attr} is a {type(given).__name__}: give the key as a string")
-        return (Key.checked(given, attr),) if given.strip() else ()
-    for variable in key_variables(row):
-        if found := environment.find(variable):
-            return (Key.checked(found[1], found[0]),)
-    return (Key.checked(row.api_key, f"{row.name} row"),) if row.api_key and row.api_key.strip() else ()
+    if (own := fields.get(attr)) is not None:
+        found = [(own, attr)]
+    elif name in given:
+        found = [(secret, f"api_keys[{name!r}]") for secret in given[name]]
+    else:
+        found = [(sourced.value, sourced.origin.removeprefix("$")) for sourced in declared.keys.get(name, ())]
+        found.append((row.api_key or "", f"{row.name} row"))
+    keys: dict[str, Key] = {}
+    for secret, source in found:
+        if not isinstance(secret, str):
+            faults.append(f"{source} is a {type(secret).__name__}: give the key as a string")
+        elif secret.strip():
+            try:
+                keys.setdefault(secret.strip(), Key.checked(secret, source))
+            except ConfigurationError as exc:
+                faults.append(str(exc))
+    if keys:
+        origins[name, "api_key"] = next(iter(keys.values())).source
+    return tuple(keys.values())
 
 
-def base_url_of(row: ProviderConfig, fields: Mapping[str, Any], environment: Environment) -> str | None:
-    """A provider's address, from a field, else a variable, else the row."""
-    attr = f"{canonical(row.name)}_api_base"
-    source, value = attr, fields.get(attr)
-    if value is None and (found := environment.find(base_variable(row))):
-        source, value = found
-    if value is None:
-        return row.base_url
-    value = str(value).strip().rstrip("/").removesuffix("/chat/completions")
-    if faults := base_url_faults(value, source):
-        raise ConfigurationError("; ".join(faults))
-    return value
+def _options(declared: Declared, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]) -> Options:
+    values: dict[str, Any] = {}
+    for field in attrs.fields(Options):
+        if fields.get(field.name) is not None:
+            value, origin = fields[field.name], "argument"
+        elif (sourced := declared.options.get(field.name)) is not None:
+            value, origin = sourced.value, sourced.origin
+        else:
+            continue
+        try:
+            Options(**{field.name: value})
+        except ConfigurationError as exc:
+            faults.append(f"{origin}: {exc}" if origin != "argument" else str(exc))
+            continue
+        values[field.name] = value
+        origins["", field.name] = origin
+    return Options(**values)
+
+
+def _models(declared: Declared, faults: list[str]) -> dict[str, ModelConfig]:
+    models = {}
+    for name, sourced in declared.models.items():
+        provider, _, model = name.partition("/")
+        base = ModelRegistry.get_config(model, provider) if model else ModelRegistry.get_config(name)
+        try:
+            models[name] = attrs.evolve(base, **sourced.value) if base is not None else ModelConfig.from_mapping(name, sourced.value)
+        except (ConfigurationError, PricingError, TypeError) as exc:
+            faults.append(f"{sourced.origin}: {exc}")
+    return models
+
+
+def _aliases(declared: Declared, faults: list[str]) -> dict[str, Alias]:
+    """Each alias with what it leads to in the end, and the options of all steps, the first step's on top."""
+    aliases = {}
+    for name, sourced in declared.aliases.items():
+        model, options, seen = sourced.value["model"], dict(sourced.value.get("options") or {}), [name]
+        while model in declared.aliases and model not in seen:
+            seen.append(model)
+            step = declared.aliases[model].value
+            model, options = step["model"], {**(step.get("options") or {}), **options}
+        if model in seen:
+            faults.append(f"{sourced.origin}: alias {name!r} leads to itself, by {' -> '.join([*seen, model])}: let it end at a model")
+        else:
+            aliases[name] = Alias(model, options, sourced.origin)
+    return aliases
 
 
 def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:

@@ -26,6 +26,7 @@ FLOORS = {
     "llm_master.engine": 4.5,  # behind the query object: above the table, below what is public
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
+    "llm_master.provider_rows": 3,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
     "llm_master.providers": 3,
     "llm_master.generators": 3.25,  # what rows point to beside their provider_class, a provider's class among it

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from llm_master.clock import Clock
+from llm_master.dispatch.gate import Gate
 from llm_master.dispatch.keys import Key
 from llm_master.dispatch.retry import Retries
 from llm_master.dispatch.target import Target
@@ -56,6 +57,7 @@ class Call:
         "attempt",
         "before",
         "clock",
+        "gate",
         "how",
         "key",
         "messages",
@@ -80,6 +82,7 @@ class Call:
         dropped: Sequence[str],
         *,
         operation: str | None = None,
+        gate: Gate | None = None,
         timeout: float,
         deadline: float,
         max_attempts: int,
@@ -103,6 +106,8 @@ class Call:
         self.attempt: Attempt | None = None
         # The method of the provider that is called with messages, where it is not to generate.
         self.operation = operation
+        # What bounds the requests in flight to the provider, if anything does.
+        self.gate = gate
         # What is awaited before anything is sent: media are loaded, the request is judged.
         self.before: list[Callable[[Call], Awaitable[None]]] | None = None
         self.wanted: Wanted | None = None
@@ -130,15 +135,24 @@ class Call:
         if self.before is not None:
             await self.prepare()
         wait, why = 0.0, None
+        gate = self.gate
         while True:
+            if gate is not None:
+                wait, why = await self.enter(gate, wait, why)
             attempt = self.begin(wait, why)
             limit, is_deadline = self.time_left()
             try:
                 with TimeLimit(self.clock, limit):
                     response = await self._send()
-            except Exception as exc:
+            except BaseException as exc:
+                if gate is not None:
+                    gate.leave()
+                if not isinstance(exc, Exception):
+                    raise
                 wait, why = await self.failed(exc, is_deadline=is_deadline)
                 continue
+            if gate is not None:
+                gate.leave()
             if response.__class__ is not LLMResponse or self.operation is not None:
                 response = self._wrapped(response)
             response.latency = attempt.latency = self.clock.monotonic() - self._began
@@ -161,6 +175,23 @@ class Call:
         except LLMError as exc:
             exc.receipt = self.receipt
             raise
+
+    async def enter(self, gate: Gate, wait: float, why: str | None) -> tuple[float, str | None]:
+        """Wait for a place at the gate, within the deadline; return what the next attempt has waited in all, and why."""
+        began = self.clock.monotonic()
+        try:
+            with TimeLimit(self.clock, self._deadline_at - began):
+                await gate.enter()
+        except TimeLimitPassed:
+            error = self.expired(is_deadline=True)
+            error.args = (f"{error.args[0]}: it waited for one of the {gate.limit} places that max_concurrent allows",)
+            error.receipt = self.receipt
+            raise error from None
+        waited = self.clock.monotonic() - began
+        if waited <= 0:
+            return wait, why
+        reason = f"{gate.limit} requests were in flight, and max_concurrent allows no more"
+        return wait + waited, f"{why}; {reason}" if why else reason
 
     async def _structured(self, response: LLMResponse) -> LLMResponse:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
@@ -336,13 +367,27 @@ class Call:
             return method(self.messages, route.model, **self.options)  # type: ignore[no-any-return]
         return route.generator(self.provider, self.messages, route.model, **self.options)  # type: ignore[no-any-return]
 
-    def open_stream(self) -> AsyncIterator[StreamPiece]:
-        """The provider's pieces."""
+    def pieces(self, *, streams: bool) -> AsyncIterator[StreamPiece | LLMResponse]:
+        """The answer in pieces; of what does not stream, in one."""
+        pieces: AsyncIterator[StreamPiece | LLMResponse] = self._streamed() if streams else self._whole()
+        return pieces if self.gate is None else self._leaving(self.gate, pieces)
+
+    @staticmethod
+    async def _leaving(gate: Gate, pieces: AsyncIterator[StreamPiece | LLMResponse]) -> AsyncIterator[StreamPiece | LLMResponse]:
+        """The same pieces; the place at the gate is free when they end, break, or nobody wants them."""
+        try:
+            async for piece in pieces:
+                yield piece
+        finally:
+            gate.leave()
+            if (close := getattr(pieces, "aclose", None)) is not None:
+                await close()
+
+    def _streamed(self) -> AsyncIterator[StreamPiece]:
         pieces = self.provider.stream(self.messages, self.target.route.model, **self.options)
         return pieces if self.wanted is None else as_text(pieces, self.how, self.wanted.name)
 
-    async def whole_as_stream(self) -> AsyncIterator[str | LLMResponse]:
-        """For what cannot stream: its answer in one piece."""
+    async def _whole(self) -> AsyncIterator[str | LLMResponse]:
         response = self._wrapped(await self._send())
         if self.how == "tool" and self.wanted is not None:
             with contextlib.suppress(InvalidOutputError):  # raised at the stream's end, after the text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ class Resolver:
         registered_names: All registered names, to offer the nearest.
         preferred: The provider that gets what no rule decides.
         missing: The error for a provider that is not usable: what it lacks, and what to set.
+        aliases: Other names of models: each has the ``model`` it stands for, ``options`` and an ``origin``.
     """
 
     def __init__(
@@ -52,13 +54,17 @@ class Resolver:
         registered_names: Callable[[], Iterable[str]],
         preferred: str | None,
         missing: Callable[[str], ConfigurationError],
+        aliases: Mapping[str, Any] | None = None,
     ) -> None:
         self._rows = rows
         self._usable = usable
         self._registered = registered
         self._registered_names = registered_names
         self._missing = missing
+        self._models = aliases or {}
         self._aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
+        if preferred == "auto":
+            preferred = next((name for name in rows if usable(name) and rows[name].base_url is not None and rows[name].requires_key), None)
         self._preferred = self._provider_named(preferred) if preferred else None
         if preferred and self._preferred is None:
             near = difflib.get_close_matches(preferred, rows, 1)
@@ -80,9 +86,15 @@ class Resolver:
         """
         if not isinstance(name, str) or not name.strip():
             raise UnknownModelError(f'model_name is {name!r}: give a model\'s name, as "gpt-4.1" or "groq/openai/gpt-oss-20b"')
+        alias = self._models.get(name)
+        if alias is not None:
+            route = self.resolve(alias.model)
+            why = f"alias of {alias.model!r} ({alias.origin}); {route.why}"
+            return attrs.evolve(route, options={**route.options, **alias.options}, why=why)
         route = self._find(name)
         if route is None:
             raise self._unknown(name)
+        self._refuse_ignored(name, route)
         if self._usable(route.provider):
             return route
         if self._preferred is not None and self._preferred != route.provider and self._usable(self._preferred):
@@ -91,6 +103,17 @@ class Resolver:
             why = f"{route.provider} ({route.why}) has no {lacks}, so the preferred provider gets the whole name"
             return self._within(self._preferred, name, why)
         raise self._missing(route.provider)
+
+    def _refuse_ignored(self, name: str, route: Route) -> None:
+        row = self._rows[route.provider]
+        if not row.ignore_models:
+            return
+        names = {name, route.model, f"{route.provider}/{route.model}"}
+        if _fits(names, row.ignore_models) and not _fits(names, row.whitelist_models):
+            raise UnknownModelError(
+                f"{name!r} is one of the models that are not to be asked of {row.name!r} (ignore_models): take another, or name it in "
+                "whitelist_models"
+            )
 
     def _find(self, name: str) -> Route | None:
         return self._exact(name) or self._qualified(name) or self._prefixed(name) or self._provider_alone(name) or self._preferred_for(name)
@@ -173,3 +196,7 @@ def _patterns(generate_map: Mapping[str, Callable[..., Any] | str]) -> list[tupl
         if key.endswith(("*", "{model}"))
     ]
     return sorted(found, key=lambda pattern: -len(pattern[0]))
+
+
+def _fits(names: Iterable[str], globs: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name.lower(), glob.lower()) for name in names for glob in globs)

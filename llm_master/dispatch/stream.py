@@ -162,9 +162,11 @@ class LLMStream:
         call = self._call
         wait, why = 0.0, None
         while True:
+            if call.gate is not None:
+                wait, why = await call.enter(call.gate, wait, why)
             call.begin(wait, why)
             limit, is_deadline = call.time_left()
-            source = call.open_stream() if self._streams else call.whole_as_stream()
+            source = call.pieces(streams=self._streams)
             try:
                 with TimeLimit(call.clock, limit):
                     first = await source.__anext__()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from llm_master.dispatch.resolve import Route
 from llm_master.pricing import PriceList
 from llm_master.rows import ModelConfig, ProviderConfig
+from llm_master.settings.declared import ModelSettings
 
 
 class Target:
@@ -23,6 +24,7 @@ class Target:
         lacking: What the model is known not to do.
         is_refused: It is no model to be queried: it embeds, ranks or judges.
         max_output_tokens: How much the model may write, if that is known.
+        settings: The system instruction that settings have for it, or ``None``.
         streams: Whether the model is asked for a stream; ``False`` where it is known not to have one.
         prices: The model's prices, or ``None`` if they are not known.
         look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
@@ -41,6 +43,7 @@ class Target:
         "renames",
         "route",
         "row",
+        "settings",
         "streams",
     )
 
@@ -52,10 +55,12 @@ class Target:
         model: ModelConfig | None,
         look_up: Callable[[], ModelConfig | None] | None,
         provider_class: type | None = None,
+        settings: ModelSettings | None = None,
     ) -> None:
         self.name = name
         self.route = route
         self.row = row
+        self.settings = settings
         self.model = model
         self.provider_class = provider_class
         self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llm_master.errors import InvalidRequestError
 from llm_master.messages.content import MediaPolicy, Pending
 from llm_master.messages.loading import loaded, loaded_now
 from llm_master.messages.parts import SPELLINGS, kinds, normalized, with_attachments
+from llm_master.settings.declared import ModelSettings
 from llm_master.types import Message
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Pending",
     "checked_conversation",
     "has_media",
+    "instructed",
     "kinds",
     "loaded",
     "loaded_now",
@@ -69,3 +72,28 @@ def has_media(messages: Sequence[Message]) -> bool:
                 if not isinstance(part, Mapping) or part.get("type") != "text":
                     return True
     return False
+
+
+def instructed(messages: Sequence[Message], settings: ModelSettings) -> Sequence[Message]:
+    """The conversation with the system instruction that settings have for the model.
+
+    It joins the caller's system message, behind it (``append``) or before it (``prepend``), with a blank line between;
+    where there is none, it becomes one.
+    """
+    instruction = settings.system_instruction
+    for position, message in enumerate(messages):
+        if message["role"] not in ("system", "developer"):
+            continue
+        content = message.get("content")
+        own = {"type": "text", "text": instruction}
+        joined: Any
+        if isinstance(content, (list, tuple)):
+            joined = [own, *content] if settings.position == "prepend" else [*content, own]
+        else:
+            joined = "\n\n".join(text for text in _in_order(content, instruction, settings.position) if text)
+        return [*messages[:position], {**message, "content": joined}, *messages[position + 1 :]]
+    return [{"role": "system", "content": instruction}, *messages]
+
+
+def _in_order(content: Any, instruction: Any, position: str) -> tuple[Any, Any]:
+    return (instruction, content) if position == "prepend" else (content, instruction)

@@ -1,0 +1,336 @@
+"""The rows of ``PROVIDER_CONFIGS`` that come with the library. To add a provider, add one entry.
+
+A row states only what differs from the defaults of :class:`~llm_master.rows.ProviderConfig`.
+"""
+
+from __future__ import annotations
+
+from llm_master.rows import ProviderConfig
+
+ROWS = {
+    "openai": ProviderConfig(
+        display_name="OpenAI",
+        base_url="https://api.openai.com/v1",
+        # gpt-oss is not among them: others serve it.
+        prefixes=(
+            "gpt-3",
+            "gpt-4",
+            "gpt-5",
+            "gpt-6",
+            "gpt-audio",
+            "gpt-chat",
+            "gpt-image-",
+            "chatgpt-",
+            "o1",
+            "o3",
+            "o4",
+            "ft:gpt-",
+            "text-embedding-",
+            "tts-1",
+            "omni-moderation-",
+        ),
+        default_model="gpt-6-luna",
+        generate_map={
+            "gpt-image-*": "llm_master.generators.images:openai_image",
+            "chatgpt-image-*": "llm_master.generators.images:openai_image",
+            "dall-e-*": "llm_master.generators.images:openai_image",
+            "tts-*": "speech",
+            "gpt-4o-mini-tts": "speech",
+            "gpt-4o-mini-tts-*": "speech",
+            "responses-{model}": "llm_master.generators.responses:responses",
+            "responses/{model}": "llm_master.generators.responses:responses",
+        },
+        supports_caching=True,
+    ),
+    "azure": ProviderConfig(
+        # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
+        display_name="Azure OpenAI",
+        api_key_env=("AZURE_OPENAI_API_KEY",),
+        supports_caching=True,
+    ),
+    "openrouter": ProviderConfig(
+        display_name="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
+        default_model="openai/gpt-6-luna",
+        supports_caching=True,
+    ),
+    "groq": ProviderConfig(
+        display_name="Groq",
+        base_url="https://api.groq.com/openai/v1",
+        default_model="openai/gpt-oss-20b",
+        # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
+        structured_output="json_object",
+    ),
+    "mistral": ProviderConfig(
+        display_name="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        prefixes=(
+            "mistral-",
+            "ministral-",
+            "codestral-",
+            "devstral-",
+            "magistral-",
+            "pixtral-",
+            "voxtral-",
+            "open-mistral-",
+            "open-mixtral-",
+        ),
+        default_model="mistral-small-latest",
+        # Of inputs it refuses more than 256, and more than 16,384 tokens together.
+        embed_batch_size=128,
+        embed_batch_tokens=10_000,
+        # It refuses fields that it does not know; a stream ends with its usage unasked.
+        renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
+    ),
+    "deepseek": ProviderConfig(
+        display_name="DeepSeek",
+        base_url="https://api.deepseek.com",
+        prefixes=("deepseek-",),
+        default_model="deepseek-flash",
+        # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
+        structured_output="json_object",
+        takes_urls=(),
+        supports_caching=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "together": ProviderConfig(
+        display_name="Together AI",
+        base_url="https://api.together.xyz/v1",
+        api_key_env=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "fireworks": ProviderConfig(
+        display_name="Fireworks AI",
+        base_url="https://api.fireworks.ai/inference/v1",
+        api_key_env=("FIREWORKS_AI_API_KEY",),
+        prefixes=("accounts/fireworks/",),
+        default_model="accounts/fireworks/models/gpt-oss-120b",
+    ),
+    "perplexity": ProviderConfig(
+        display_name="Perplexity",
+        base_url="https://api.perplexity.ai",
+        api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
+        prefixes=("sonar", "pplx-"),
+        default_model="sonar",
+    ),
+    "cerebras": ProviderConfig(
+        display_name="Cerebras",
+        base_url="https://api.cerebras.ai/v1",
+        default_model="gpt-oss-120b",
+        takes_urls=(),
+    ),
+    "xai": ProviderConfig(
+        display_name="xAI",
+        base_url="https://api.x.ai/v1",
+        api_key_env=("GROK_API_KEY",),
+        prefixes=("grok-",),
+        default_model="grok-4.3",
+        supports_caching=True,
+    ),
+    "moonshot": ProviderConfig(
+        display_name="Moonshot AI",
+        base_url="https://api.moonshot.ai/v1",
+        api_key_env=("KIMI_API_KEY",),
+        prefixes=("kimi-", "moonshot-"),
+        default_model="kimi-k2.6",
+        # Images as base64 or as uploaded files: https://platform.kimi.ai/docs/guide/use-kimi-vision-model
+        takes_urls=(),
+        # Of older models only JSON mode is documented.
+        structured_output="json_object",
+        supports_caching=True,
+    ),
+    "zai": ProviderConfig(
+        display_name="Z.ai",
+        base_url="https://api.z.ai/api/paas/v4",
+        api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
+        prefixes=("glm-",),
+        default_model="glm-5.3-flash",
+        # https://docs.z.ai/guides/capabilities/struct-output
+        structured_output="json_object",
+        supports_caching=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "nvidia": ProviderConfig(
+        display_name="NVIDIA NIM",
+        base_url="https://integrate.api.nvidia.com/v1",
+        api_key_env=("NVIDIA_NIM_API_KEY", "NGC_API_KEY"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "huggingface": ProviderConfig(
+        display_name="Hugging Face",
+        base_url="https://router.huggingface.co/v1",
+        api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
+        default_model="openai/gpt-oss-120b",
+    ),
+    "cohere": ProviderConfig(
+        display_name="Cohere",
+        provider_class="llm_master.providers.cohere:CohereProvider",
+        base_url="https://api.cohere.ai/compatibility/v1",
+        api_key_env=("CO_API_KEY",),
+        prefixes=(
+            "command-",
+            "c4ai-",
+            "embed-v",
+            "embed-english-",
+            "embed-multilingual-",
+            "rerank-v",
+            "rerank-english-",
+            "rerank-multilingual-",
+        ),
+        default_model="command-a-03-2025",
+        # Ranking is none of OpenAI's operations, so that the compatible API has no place for it.
+        paths={"embed": "https://api.cohere.com/v2/embed", "rerank": "https://api.cohere.com/v2/rerank"},
+        embed_batch_size=96,  # https://docs.cohere.com/reference/embed
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "anthropic": ProviderConfig(
+        display_name="Anthropic",
+        provider_class="llm_master.providers.anthropic:AnthropicProvider",
+        base_url="https://api.anthropic.com/v1",
+        api_key_env=("CLAUDE_API_KEY",),
+        prefixes=("claude-",),
+        default_model="claude-haiku-5-5",
+        takes_urls=("image", "file"),  # https://platform.claude.com/docs/en/build-with-claude/pdf-support
+        supports_caching=True,
+    ),
+    "gemini": ProviderConfig(
+        display_name="Google Gemini",
+        provider_class="llm_master.providers.gemini:GeminiProvider",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        aliases=("googleai",),
+        api_key_env=("GOOGLE_API_KEY", "GOOGLE_GENERATIVE_AI_API_KEY"),
+        prefixes=("gemini-",),
+        default_model="gemini-3.5-flash-lite",
+        generate_map={"imagen-*": "generate_images"},
+        # Of addresses that say by their ending what is there: it wants to be told. No audio.
+        takes_urls=("image", "file"),
+        embed_batch_size=100,  # https://ai.google.dev/api/embeddings
+        supports_caching=True,
+    ),
+    "vertex": ProviderConfig(
+        # With a key, the address of express mode; a service account, whose file stands for the key, finds its own.
+        display_name="Google Vertex AI",
+        provider_class="llm_master.providers.vertex:VertexProvider",
+        base_url="https://aiplatform.googleapis.com/v1beta1/publishers/google",
+        aliases=("vertexai",),
+        api_key_env=("VERTEXAI_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
+        default_model="gemini-3.5-flash-lite",
+        generate_map={"imagen-*": "generate_images"},
+        takes_urls=("image", "file"),
+        # https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings
+        embed_batch_size=250,
+        embed_batch_tokens=14_000,  # of 20,000
+        supports_caching=True,
+        scope="https://www.googleapis.com/auth/cloud-platform",
+    ),
+    "voyage": ProviderConfig(
+        # Embeddings and rankings only.
+        display_name="Voyage AI",
+        base_url="https://api.voyageai.com/v1",
+        api_key_env=("VOYAGE_AI_API_KEY",),
+        prefixes=("voyage-", "rerank-2", "rerank-3"),
+        paths={"rerank": "/rerank"},
+        embed_batch_size=1000,  # https://docs.voyageai.com/reference/embeddings-api
+        renames={"dimensions": "output_dimension", "top_n": "top_k"},
+    ),
+    "jina": ProviderConfig(
+        # Embeddings and rankings only.
+        display_name="Jina AI",
+        base_url="https://api.jina.ai/v1",
+        api_key_env=("JINA_AI_API_KEY",),
+        prefixes=("jina-",),
+        paths={"rerank": "/rerank"},
+    ),
+    "recraft": ProviderConfig(
+        display_name="Recraft",
+        base_url="https://external.api.recraft.ai/v1",
+        api_key_env=("RECRAFT_API_TOKEN",),
+        generate_map={
+            "recraft-image-gen": "llm_master.generators.images:recraft_image",
+            "recraft*": "llm_master.generators.images:recraft_image",
+        },
+    ),
+    "bfl": ProviderConfig(
+        display_name="Black Forest Labs",
+        provider_class="llm_master.providers.bfl:BFLProvider",
+        base_url="https://api.bfl.ai/v1",
+        prefixes=("flux-",),
+        default_model="flux-2-pro",
+        # Of submitting and of all the asking until the image is there.
+        timeout=300,
+    ),
+    "chutes": ProviderConfig(
+        display_name="Chutes",
+        base_url="https://llm.chutes.ai/v1",
+        api_key_env=("CHUTES_API_TOKEN",),
+        default_model="Qwen/Qwen3-32B-TEE",
+    ),
+    "ollama": ProviderConfig(
+        display_name="Ollama",
+        base_url="http://localhost:11434/v1",
+        base_url_env=("OLLAMA_HOST",),
+        default_path="/v1",
+        requires_key=False,
+        takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
+        skip_cost_calculation=True,
+        renames={"max_completion_tokens": "max_tokens"},
+    ),
+    "vllm": ProviderConfig(
+        display_name="vLLM",
+        base_url="http://localhost:8000/v1",
+        default_path="/v1",
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+    "llamacpp": ProviderConfig(
+        display_name="llama.cpp",
+        base_url="http://localhost:8080/v1",
+        default_path="/v1",
+        api_key_env=("LLAMA_API_KEY",),
+        requires_key=False,
+        takes_urls=(),  # it may have been built without the means to fetch
+        default_model="default",
+        skip_cost_calculation=True,
+    ),
+    "lmstudio": ProviderConfig(
+        display_name="LM Studio",
+        base_url="http://localhost:1234/v1",
+        default_path="/v1",
+        api_key_env=("LM_API_TOKEN",),
+        requires_key=False,
+        takes_urls=(),
+        skip_cost_calculation=True,
+    ),
+    "openai_compatible": ProviderConfig(
+        # Whatever OPENAI_COMPATIBLE_BASE_URL names; what it is called follows from the address.
+        display_name="OpenAI Compatible",
+        display_names={
+            "openrouter.ai": "OpenRouter",
+            "api.openai.com": "OpenAI",
+            "together.ai": "Together AI",
+            "together.xyz": "Together AI",
+            "azure.com": "Azure OpenAI",
+        },
+        requires_key=False,
+    ),
+    "local": ProviderConfig(
+        # The variables that tools for OpenAI's API know, when they are set to another server.
+        display_name="Local",
+        base_url_env=("OPENAI_BASE_URL",),
+        api_key_env=("OPENAI_API_KEY",),
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+    "mock": ProviderConfig(
+        display_name="Mock (embedded, no model)",
+        provider_class="llm_master.providers.mock:MockProvider",
+        prefixes=("mock-",),
+        default_model="echo",
+        requires_key=False,
+        skip_cost_calculation=True,
+    ),
+}
+
+MODERATION_MODEL = "openai/omni-moderation-latest"
+"""Who judges where ``moderation=True`` and no other is set: it is free of charge, and knows images."""
