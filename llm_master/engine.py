@@ -384,7 +384,7 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
         config = _DEFAULT
     # Cheap and exact: the same environment object, the same fields, the same table.
     environment, files = config.environment, config.files
-    quick = (config.fingerprint(), environment, id(files), PROVIDER_CONFIGS.version)
+    quick = (config.fingerprint(), environment, files, PROVIDER_CONFIGS.version)
     try:
         with _engines_lock:
             engine = _recent.get(quick)

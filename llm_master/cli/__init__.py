@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from llm_master.cli.completion import completion
+from llm_master.cli.config import config
 from llm_master.cli.embed import embed
 from llm_master.cli.models import models
 from llm_master.cli.providers import providers
@@ -13,7 +16,8 @@ from llm_master.cli.query import query
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="llm_master", prog_name="llm-master")
-def main() -> None:
+@click.option("--config", "config_file", metavar="FILE", help="Settings file, TOML or YAML, instead of those that are found.")
+def main(config_file: str | None) -> None:
     """Ask any language model of any provider.
 
     \b
@@ -26,10 +30,14 @@ def main() -> None:
       4  may pass: rate limit, time-out, no connection, server error
       130  interrupted
     """  # noqa: D301  # click wants the character, not a backslash
+    if config_file is not None:
+        # This process is the command's own, and whatever it starts is to see the same.
+        os.environ["LLM_MASTER_CONFIG"] = config_file
 
 
 main.add_command(query)
 main.add_command(embed)
 main.add_command(models)
 main.add_command(providers)
+main.add_command(config)
 main.add_command(completion)

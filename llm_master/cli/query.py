@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Show provider, address, headers and body, and send nothing. With --json the body is not abridged."
 )
 @click.option("--timeout", type=float, help="Seconds for one attempt.")
-@click.option("--deadline", type=float, default=600, show_default=True, help="Seconds for the whole query.")
+@click.option("--deadline", type=float, help="Seconds for the whole query; 600 unless set otherwise.")
 def query(
     prompt: str | None,
     model: str | None,

@@ -38,7 +38,7 @@ class ModelSettings:
     origin: str = ""
 
 
-@attrs.define(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Declared:
     """One source of settings, read.
 

@@ -1,0 +1,150 @@
+"""``llm-master config``: what the settings are, whether they are right, and why a model goes where it goes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llm_master.cli.common import fail, print_json, print_table
+from llm_master.cli.completion import model_names
+
+if TYPE_CHECKING:
+    from llm_master.snapshot import Snapshot
+
+
+@click.group()
+def config() -> None:
+    """What the settings are, and where they come from."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Also where each value comes from.")
+@click.option("--all", "every", is_flag=True, help="Also what is as the library has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(*, origin: bool, every: bool, as_json: bool) -> None:
+    """Show the settings that differ from the library's own. A key is shown by its name only."""
+    from llm_master.errors import LLMError
+    from llm_master.provider_configs import LLMConfig, effective
+
+    try:
+        snapshot = effective(LLMConfig.from_env())
+    except LLMError as exc:
+        fail(exc)
+    _warn(snapshot)
+    rows = _values(snapshot, every=every)
+    if as_json:
+        print_json([dict(zip(("where", "field", "value", "origin"), row, strict=True)) for row in rows])
+    elif not rows:
+        click.echo("Nothing is set: every value is the library's own.", err=True)
+    else:
+        head = ("WHERE", "FIELD", "VALUE", "ORIGIN")
+        print_table(head if origin else head[:3], rows if origin else [row[:3] for row in rows])
+
+
+@config.command()
+def check() -> None:
+    """Say everything that is wrong with variables and files, each with its place. Exit code 3 if anything is."""
+    from llm_master.errors import LLMError
+    from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig
+    from llm_master.providers.unified import UnifiedProvider
+    from llm_master.rows import key_variables
+    from llm_master.snapshot import take
+
+    settings = LLMConfig.from_env()
+    try:
+        snapshot = take(PROVIDER_CONFIGS.values(), settings.files, {}, (), settings.environment, UnifiedProvider)
+    except LLMError as exc:
+        fail(exc)
+    _warn(snapshot)
+    faults = list(snapshot.faults)
+    for name, row in snapshot.rows.items():
+        origin = snapshot.origins.get((name, "api_key_env"))
+        if origin is not None and not snapshot.keys[name]:
+            faults.append(f"{origin}: none of {', '.join(key_variables(row))} is set, so {row.name!r} has no key: set one")
+    for fault in faults:
+        click.echo(fault, err=True)
+    if faults:
+        sys.exit(3)
+    ready = sum(snapshot.usable(name) for name in snapshot.rows)
+    click.echo(f"All is well: {ready} of {len(snapshot.rows)} providers can be asked.")
+
+
+@config.command()
+@click.argument("model", shell_complete=model_names)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def explain(model: str, *, as_json: bool) -> None:
+    """Say which provider MODEL goes to and why, with what key and options, and what is known of it. Sends nothing."""
+    from llm_master.engine import engine_for
+    from llm_master.errors import LLMError
+    from llm_master.rows import key_variables
+    from llm_master.settings.environment import current_environment
+
+    current_environment()
+    try:
+        engine = engine_for(None, {})
+        target = engine.target(model)
+    except LLMError as exc:
+        fail(exc)
+    snapshot, route, row = engine.snapshot, target.route, target.row
+    keys = snapshot.keys[route.provider]
+    known = target.model
+    story: list[tuple[str, str]] = [
+        ("model", model),
+        ("provider", f"{route.provider}, because: {route.why}"),
+        ("address", f"{row.base_url or 'in this process'} ({snapshot.origins.get((route.provider, 'base_url'), 'the table')})"),
+        ("wire id", route.model),
+        ("key", ", ".join(key.name for key in keys) or ("none is needed" if not row.requires_key else f"none: set {key_variables(row)[0]}")),
+    ]
+    if route.options:
+        story.append(("options", ", ".join(f"{name}={value!r}" for name, value in route.options.items())))
+    if target.settings is not None:
+        story.append(("system", f"{target.settings.system_instruction!r}, {target.settings.position}ed ({target.settings.origin})"))
+    limits = [f"{name} {value}" for name in ("rpm", "tpm", "max_concurrent", "max_concurrent_per_key") if (value := getattr(row, name))]
+    if limits:
+        story.append(("limits", ", ".join(limits)))
+    story.append(("prices", "registered" if known is not None else "looked up when it is asked" if target.look_up else "not known"))
+    if as_json:
+        print_json(dict(story))
+        return
+    for name, text in story:
+        click.echo(f"{name + ':':10}{text}")
+
+
+def _values(snapshot: Snapshot, *, every: bool) -> list[tuple[str, str, str, str]]:
+    import attrs
+
+    from llm_master.rows import ProviderConfig
+
+    rows = [
+        ("", field.name, _said(getattr(snapshot.options, field.name)), snapshot.origins.get(("", field.name), "default"))
+        for field in attrs.fields(type(snapshot.options))
+        if field.name != "clock" and (every or ("", field.name) in snapshot.origins)
+    ]
+    for name, row in snapshot.rows.items():
+        for field in attrs.fields(ProviderConfig):
+            if field.name in ("name", "_model", "provider_class", "api_key"):
+                continue
+            value = getattr(row, field.name)
+            origin = snapshot.origins.get((name, field.name))
+            if origin is not None or (every and value != field.default and value not in ({}, ())):
+                shown = ", ".join(value) if field.name in ("headers", "query") else _said(value)
+                rows.append((row.name, field.name, shown, origin or "the table"))
+        rows += [(row.name, "api_key", key.name, _origin_of(key.source)) for key in snapshot.keys[name]]
+    rows += [("alias " + name, "model", alias.model, alias.origin) for name, alias in snapshot.aliases.items()]
+    rows += [("model " + name, "options", _said(dict(own.options)), own.origin) for name, own in snapshot.model_settings.items()]
+    return rows
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else repr(dict(value) if hasattr(value, "keys") else value)
+
+
+def _origin_of(source: str) -> str:
+    return source if ":" in source or "[" in source or source.endswith(" row") else f"${source}"
+
+
+def _warn(snapshot: Snapshot) -> None:
+    for warning in snapshot.warnings:
+        click.echo(f"Warning: {warning}", err=True)
