@@ -13,12 +13,12 @@ import attrs
 from llm_master import pricing
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
-from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.gate import Gate
+from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.resolve import Resolver, Route
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
-from llm_master.messages import MediaPolicy, checked_conversation, has_media, kinds, instructed, loaded, normalized, with_attachments
+from llm_master.messages import MediaPolicy, checked_conversation, has_media, instructed, kinds, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
 from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
 from llm_master.providers.base import BaseLLMProvider, load, translates

@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 
-from llm_master.errors import ConfigurationError
 from llm_master.provider_rows import ROWS
 from llm_master.provider_table import ProviderTable
 from llm_master.providers.unified import UnifiedProvider

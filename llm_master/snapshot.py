@@ -171,8 +171,9 @@ def _lay(
         values = {field: sourced.value for field, sourced in fields.items()}
         try:
             if base is None:
-                # What is nowhere said to want a key may be a server of one's own.
-                values = {"name": declared.names[name], "requires_key": False, "provider_class": default_class, **values}
+                # Whoever names the variable of a key wants it used; else it may be a server of one's own.
+                own = {"name": declared.names[name], "requires_key": "api_key_env" in values, "provider_class": default_class}
+                values = {**own, **values}
                 rows[name] = ProviderConfig(**values)
             else:
                 for field in _ADDED & values.keys():
