@@ -287,11 +287,12 @@ def words_of_code(path: Path) -> set[str]:
 
 
 def test_a_providers_name_stands_in_its_row_and_its_own_file_only():
-    names = {name.lower().replace("_", "") for name in PROVIDER_CONFIGS}
+    # "local" is a word of the language as well.
+    names = {name.lower().replace("_", "") for name in PROVIDER_CONFIGS} - {"local"}
     found = set()
     for path in MODULES.values():
         where = path.relative_to(PACKAGE).as_posix()
-        if where == "provider_configs.py":
+        if where == "provider_rows.py":
             continue
         for name in words_of_code(path) & names:
             # Its own file, or the files of its wire format: anthropic.py, anthropic_messages.py.

@@ -186,7 +186,7 @@ def test_providers_list_shows_no_key(run, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-9876")
     done = run("providers", "list")
     rows = {line.split("\t")[0]: line.split("\t") for line in done.stdout.splitlines()}
-    assert rows["openai"] == ["openai", "yes", "https://api.openai.com/v1", "$OPENAI_API_KEY", "gpt-6-luna"]
+    assert rows["openai"] == ["openai", "yes", "https://api.openai.com/v1", "$OPENAI_API_KEY (default)", "gpt-6-luna"]
     assert rows["groq"][1] == "no" and "GROQ_API_KEY is not set" in rows["groq"][3]
     assert rows["mock"][1] == "yes"
     assert "secret" not in done.output

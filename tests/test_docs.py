@@ -20,7 +20,7 @@ from servers.media import PNG
 
 import llm_master
 from llm_master import LLMError
-from llm_master.provider_configs import PROVIDER_CONFIGS
+from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
 from llm_master.rows import base_variable, key_variables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,10 +147,26 @@ def test_the_server_behind_the_docs_is_no_yes_man(documented, path, body, status
 
 
 def test_no_block_escapes():
-    """A block in another language is not run, so there are only those that are no code."""
+    """A block in another language is not run, so there are only those that are no code, and settings, which are read below."""
     for page in PAGES:
         languages = {language for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
-        assert languages <= {"python", "bash", "text"}, page
+        assert languages <= {"python", "bash", "text", "toml", "yaml"}, page
+
+
+@pytest.mark.parametrize("language", ["toml", "yaml"])
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "toml") or blocks(page, "yaml")], ids=lambda page: page.name)
+def test_settings_blocks_are_read(page, language, tmp_path, monkeypatch):
+    monkeypatch.setenv("AZURE_GPT4_KEY", "a-key-for-the-docs")
+    for text in blocks(page, language):
+        secret = "secrets" in text.split("\n", 1)[0]
+        file = tmp_path / f"settings.{language}"
+        (tmp_path / "settings.secrets.toml" if secret else file).write_text(text, encoding="utf-8")
+        if secret:
+            (tmp_path / "settings.secrets.toml").chmod(0o600)
+            file.touch()
+        snapshot = effective(LLMConfig(config_file=file))
+        assert snapshot.faults == () and snapshot.warnings == ()
+        assert any(origin.split(":")[0].endswith((file.name, "settings.secrets.toml")) for origin in snapshot.origins.values()) or snapshot.model_settings
 
 
 def test_links_lead_somewhere():

@@ -80,6 +80,8 @@ def test_no_two_rows_read_one_variable():
     seen: dict[str, str] = {}
     for row in PROVIDER_CONFIGS.values():
         for variable in (f"{row.name.upper()}_API_KEY", *row.api_key_env):
+            if (row.name, variable) == ("local", "OPENAI_API_KEY"):
+                continue  # it is openai's, for a server that stands in for it at OPENAI_BASE_URL
             assert variable not in seen, f"{row.name} and {seen.get(variable)} both read {variable}"
             seen[variable] = row.name
 
@@ -279,7 +281,7 @@ def test_a_config_of_another_kind_is_a_type_error():
         QueryLLM({"openai_api_key": KEY})
 
 
-@pytest.mark.parametrize("attempts", [0, -1, 1.5, "3", True, None])
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, "3", True])
 def test_max_attempts_is_a_number_of_sends(attempts):
     with pytest.raises(ConfigurationError, match="max_attempts"):
         LLMConfig(max_attempts=attempts)

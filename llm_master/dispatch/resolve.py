@@ -91,9 +91,10 @@ class Resolver:
             route = self.resolve(alias.model)
             why = f"alias of {alias.model!r} ({alias.origin}); {route.why}"
             return attrs.evolve(route, options={**route.options, **alias.options}, why=why)
-        route = self._find(name)
-        if route is None:
+        found = self._find(name)
+        if found is None:
             raise self._unknown(name)
+        route = found
         self._refuse_ignored(name, route)
         if self._usable(route.provider):
             return route
