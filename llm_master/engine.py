@@ -273,7 +273,9 @@ class Engine:
 
         if len(self._targets) >= _TARGETS:
             self._targets.clear()
-        target = self._targets[model_name] = Target(model_name, route, row, config, look_up, cls, settings if settings is not None and settings.system_instruction else None)
+        target = self._targets[model_name] = Target(
+            model_name, route, row, config, look_up, cls, settings if settings is not None and settings.system_instruction else None
+        )
         return target
 
     def _provider(self, target: Target) -> BaseLLMProvider:

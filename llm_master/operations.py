@@ -73,7 +73,12 @@ async def embed(
 
 
 async def moderate(
-    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float | None, options: Mapping[str, Any]
+    engine: Engine,
+    model_name: str | None,
+    inputs: str | Sequence[Any],
+    timeout: float | None,
+    deadline: float | None,
+    options: Mapping[str, Any],
 ) -> ModerationResponse:
     """The judgement on each input."""
     answer: ModerationResponse = await _moderation(engine, model_name, inputs, timeout, deadline, options).answer()
@@ -81,7 +86,12 @@ async def moderate(
 
 
 def _moderation(
-    engine: Engine, model_name: str | None, inputs: str | Sequence[Any], timeout: float | None, deadline: float | None, options: Mapping[str, Any]
+    engine: Engine,
+    model_name: str | None,
+    inputs: str | Sequence[Any],
+    timeout: float | None,
+    deadline: float | None,
+    options: Mapping[str, Any],
 ) -> Call:
     if isinstance(inputs, str):
         inputs = [inputs]

@@ -288,7 +288,14 @@ class QueryLLM:
         return await operations.rerank(self._engine, model_name, query, documents, timeout, deadline, {"top_n": top_n, **options})
 
     async def speech(
-        self, model_name: str, text: str, *, voice: str | None = None, timeout: float | None = None, deadline: float | None = None, **options: Any
+        self,
+        model_name: str,
+        text: str,
+        *,
+        voice: str | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        **options: Any,
     ) -> LLMResponse:
         """Speak a text: ``answer.audio`` has ``data``, ``media_type`` and ``save(path)``.
 

@@ -143,6 +143,11 @@ def take(
     given = dict(api_keys)
     for name in given.keys() - {provider for provider in given if canonical(provider) in rows}:
         faults.append(f"api_keys: there is no provider {name!r}: name one of PROVIDER_CONFIGS, or declare it first")
+    faults += [
+        f"{own[0].origin}: there is no provider {name!r} to have this key: declare it, with its address"
+        for name, own in declared.keys.items()
+        if name not in rows and own
+    ]
     keys = {}
     for name, row in rows.items():
         rows[name] = _with_fields(row, fields, origins, faults)
@@ -199,9 +204,7 @@ def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[st
     return found
 
 
-def _with_fields(
-    row: ProviderConfig, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]
-) -> ProviderConfig:
+def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
     """The row with the address that an argument gives, and with what its class or its address says itself."""
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
@@ -306,16 +309,21 @@ def _aliases(declared: Declared, faults: list[str]) -> dict[str, Alias]:
     """Each alias with what it leads to in the end, and the options of all steps, the first step's on top."""
     aliases = {}
     for name, sourced in declared.aliases.items():
-        model, options, seen = sourced.value["model"], dict(sourced.value.get("options") or {}), [name]
+        (model, options), seen = _step(sourced.value), [name]
         while model in declared.aliases and model not in seen:
             seen.append(model)
-            step = declared.aliases[model].value
-            model, options = step["model"], {**(step.get("options") or {}), **options}
+            model, beneath = _step(declared.aliases[model].value)
+            options = {**beneath, **options}
         if model in seen:
             faults.append(f"{sourced.origin}: alias {name!r} leads to itself, by {' -> '.join([*seen, model])}: let it end at a model")
         else:
             aliases[name] = Alias(model, options, sourced.origin)
     return aliases
+
+
+def _step(value: Any) -> tuple[str, dict[str, Any]]:
+    """What an alias stands for: ``"model"``, or ``{"model": ..., "options": {...}}``."""
+    return (value, {}) if isinstance(value, str) else (value["model"], dict(value.get("options") or {}))
 
 
 def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:

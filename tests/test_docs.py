@@ -166,7 +166,10 @@ def test_settings_blocks_are_read(page, language, tmp_path, monkeypatch):
             file.touch()
         snapshot = effective(LLMConfig(config_file=file))
         assert snapshot.faults == () and snapshot.warnings == ()
-        assert any(origin.split(":")[0].endswith((file.name, "settings.secrets.toml")) for origin in snapshot.origins.values()) or snapshot.model_settings
+        assert (
+            any(origin.split(":")[0].endswith((file.name, "settings.secrets.toml")) for origin in snapshot.origins.values())
+            or snapshot.model_settings
+        )
 
 
 def test_links_lead_somewhere():

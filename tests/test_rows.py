@@ -374,7 +374,15 @@ def test_no_row_of_the_source_states_a_default():
 
 
 def test_only_rows_that_stand_for_a_server_of_ones_own_need_no_key():
-    assert {row.name for row in ROWS if not row.requires_key} == {"ollama", "vllm", "llamacpp", "lmstudio", "mock", "local", "openai_compatible"}
+    assert {row.name for row in ROWS if not row.requires_key} == {
+        "ollama",
+        "vllm",
+        "llamacpp",
+        "lmstudio",
+        "mock",
+        "local",
+        "openai_compatible",
+    }
     # openai_compatible may be anybody, whose prices are looked up by the address.
     assert all(row.skip_cost_calculation for row in ROWS if not row.requires_key and row.name != "openai_compatible")
 

@@ -314,7 +314,9 @@ async def test_keys_per_provider_bound_the_requests_in_flight(server: ScriptedSe
 
 
 def test_all_faults_come_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "llm_master.toml").write_text('[[providers]]\nname = "acme"\nbase_ur = "https://api.acme.ai/v1"\n\n[[providers]]\nbase_url = "x"\n')
+    (folder / "llm_master.toml").write_text(
+        '[[providers]]\nname = "acme"\nbase_ur = "https://api.acme.ai/v1"\n\n[[providers]]\nbase_url = "x"\n'
+    )
     monkeypatch.setenv("IFLOW_API_BASE", "https://apis.iflow.cn/v1")
     monkeypatch.setenv("IFLOW_MODELS", '{"a": ')
     monkeypatch.setenv("GROQ_API_BASE", "api.groq.com")

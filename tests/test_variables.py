@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -788,16 +787,3 @@ def test_the_order_of_variables_does_not_matter(order):
     )
     expected = read({name: f"https://{place}.example" for place, name in enumerate(sorted(order))})
     assert (declared.providers, declared.keys) == (expected.providers, expected.keys)
-
-
-def test_it_is_quick():
-    rows = {**ROWS, **{f"host_{n}": ProviderConfig(name=f"host_{n}", api_key_env=(f"HOST_{n}_TOKEN",)) for n in range(100)}}
-    variables = {f"HOST_{n}_API_KEY": f"sk-{n}" for n in range(20)} | {f"HOST_{n}_TIMEOUT": "7" for n in range(20)}
-    variables |= {f"SHELL_THING_{n}": "some text" for n in range(60)}
-    environment = Environment(variables)
-    best = math.inf
-    for _ in range(30):
-        begun = time.perf_counter()
-        read_variables(environment, rows)
-        best = min(best, time.perf_counter() - begun)
-    assert best < 0.003

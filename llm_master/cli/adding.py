@@ -11,7 +11,8 @@ from llm_master.errors import ConfigurationError
 from llm_master.provider_configs import LLMConfig, effective
 from llm_master.rows import ProviderConfig, canonical
 from llm_master.settings.environment import current_environment
-from llm_master.settings.files import read_toml, user_file
+from llm_master.settings.files import user_file
+from llm_master.settings.toml_file import read_toml
 
 
 def add_provider(name: str, base_url: str, default_model: str | None, key_env: str | None, key: str | None) -> list[Path]:

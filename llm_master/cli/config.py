@@ -95,7 +95,10 @@ def explain(model: str, *, as_json: bool) -> None:
         ("provider", f"{route.provider}, because: {route.why}"),
         ("address", f"{row.base_url or 'in this process'} ({snapshot.origins.get((route.provider, 'base_url'), 'the table')})"),
         ("wire id", route.model),
-        ("key", ", ".join(key.name for key in keys) or ("none is needed" if not row.requires_key else f"none: set {key_variables(row)[0]}")),
+        (
+            "key",
+            ", ".join(key.name for key in keys) or ("none is needed" if not row.requires_key else f"none: set {key_variables(row)[0]}"),
+        ),
     ]
     if route.options:
         story.append(("options", ", ".join(f"{name}={value!r}" for name, value in route.options.items())))

@@ -59,7 +59,9 @@ def _key(snapshot: Snapshot, name: str) -> str:
 @providers.command("add")
 @click.option("--name", prompt="Name, as it stands before the model", help="Name, as in NAME/MODEL.")
 @click.option("--base-url", prompt="Address of the API, as https://api.acme.ai/v1", help="Address, up to and without /chat/completions.")
-@click.option("--default-model", prompt="Model to ask where none is named (may be empty)", default="", help="Model to ask where none is named.")
+@click.option(
+    "--default-model", prompt="Model to ask where none is named (may be empty)", default="", help="Model to ask where none is named."
+)
 @click.option("--key-env", help="Variable that holds the key, instead of keeping the key in a file.")
 def add(name: str, base_url: str, default_model: str, key_env: str | None) -> None:
     """Add a provider to your settings. The key is asked for and not shown; it goes into a file that only you can read."""
