@@ -36,7 +36,7 @@ _OF_ALL: dict[str, tuple[str, _Reader]] = {
 _PREFIXES: dict[str, tuple[str, _Reader]] = {
     "ignore_models_": ("ignore_models", values.names),
     "whitelist_models_": ("whitelist_models", values.names),
-    "max_concurrent_requests_per_key_": ("max_concurrent_per_key", values.whole(1, ", or leave it out for no limit")),
+    "max_concurrent_requests_per_key_": ("max_concurrent_per_key", values.limit),
     "rotation_mode_": ("rotation_mode", values.word("balanced", "sequential")),
 }
 """What stands before a provider's name -> field of its row, and how it is read."""
