@@ -220,10 +220,14 @@ def test_filters_and_rotation():
 
 
 @pytest.mark.parametrize("limit", ["0", "-2", "many", "1.5", "9" * 5000])
-def test_no_limit_is_said_by_leaving_it_out(limit):
+def test_a_limit_that_is_none(limit):
     fault = the_fault(MAX_CONCURRENT_REQUESTS_PER_KEY_OPENAI=limit)
     assert fault.startswith("$MAX_CONCURRENT_REQUESTS_PER_KEY_OPENAI: ")
-    assert fault.endswith("leave it out for no limit")
+    assert fault.endswith("or -1 for no limit")
+
+
+def test_no_limit_as_the_guide_says_it():
+    assert told(MAX_CONCURRENT_REQUESTS_PER_KEY_OPENAI="-1")["openai"]["max_concurrent_per_key"] is None
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def whole(least: int, otherwise: str = "") -> Callable[[str], int]:
 
 def limit(text: str) -> int | None:
     """A bound on how many; -1 is none, as the key-rotating client's guide has it."""
-    return None if text == "-1" else whole(1, ", or -1 or nothing for no limit")(text)
+    return None if text == "-1" else whole(1, ", or -1 for no limit")(text)
 
 
 def word(*words: str) -> Callable[[str], str]:
