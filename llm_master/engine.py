@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -29,8 +29,10 @@ from llm_master.settings.declared import Declared, ModelSettings
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.settings.files import current_files
 from llm_master.snapshot import Snapshot, provider_class
-from llm_master.structured import How, Wanted, apply, choose, wanted
 from llm_master.types import Message
+
+if TYPE_CHECKING:
+    from llm_master.structured import How, Wanted
 
 
 class Engine:
@@ -105,6 +107,8 @@ class Engine:
                 options = {name: value for name, value in options.items() if name not in asked}
         form = None
         if response_format is not None:
+            from llm_master.structured import apply, choose, wanted
+
             if route.generator is not None or (form := wanted(response_format)) is None:
                 options["response_format"] = response_format  # a generator's own, as url or mp3
             elif "chat" in target.lacking:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llm_master import operations, transport
+from llm_master import transport
 from llm_master.background import run_in_background
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.stream import LLMStream
@@ -15,8 +15,10 @@ from llm_master.errors import InvalidRequestError
 from llm_master.messages import loaded_now
 from llm_master.provider_configs import LLMConfig
 from llm_master.providers.base import BaseLLMProvider, can_stream
-from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
 from llm_master.types import LLMResponse, Message, Plan
+
+if TYPE_CHECKING:
+    from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
 
 
 class QueryLLM:
@@ -241,6 +243,8 @@ class QueryLLM:
             InvalidRequestError: No input, or an empty one, which is named.
             LLMError: A batch failed; the receipt holds every attempt of all batches.
         """
+        from llm_master import operations
+
         return await operations.embed(self._engine, model_name, inputs, timeout, deadline, extra_body, options)
 
     async def moderate(
@@ -261,6 +265,8 @@ class QueryLLM:
             deadline: Seconds for the whole.
             **options: What else the provider knows.
         """
+        from llm_master import operations
+
         return await operations.moderate(self._engine, model_name, inputs, timeout, deadline, options)
 
     async def rerank(
@@ -285,6 +291,8 @@ class QueryLLM:
             deadline: Seconds for the whole.
             **options: What else the provider knows.
         """
+        from llm_master import operations
+
         return await operations.rerank(self._engine, model_name, query, documents, timeout, deadline, {"top_n": top_n, **options})
 
     async def speech(
@@ -307,6 +315,8 @@ class QueryLLM:
             deadline: Seconds for the whole.
             **options: ``format`` (``"mp3"``, ``"wav"``, ...), ``instructions``, ``speed``, and what else the provider knows.
         """
+        from llm_master import operations
+
         return await operations.speech(self._engine, model_name, text, timeout, deadline, {"voice": voice, **options})
 
     async def count_tokens(
@@ -324,6 +334,8 @@ class QueryLLM:
     ) -> TokenCount:
         """How many tokens a conversation has: by the provider's own count where it offers one without charge, else estimated."""
         call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
+        from llm_master import operations
+
         return await operations.count_tokens(call)
 
     async def estimate_cost(
@@ -339,6 +351,8 @@ class QueryLLM:
     ) -> CostEstimate:
         """What a query with these arguments would cost at most. Nothing is sent."""
         call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
+        from llm_master import operations
+
         return await operations.estimate_cost(call, options)
 
     def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:
@@ -349,6 +363,8 @@ class QueryLLM:
                 raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
             call.repair = True
         if moderation:
+            from llm_master import operations
+
             call.before = [*(call.before or ()), operations.judge(self._engine)]
 
 

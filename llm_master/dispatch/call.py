@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_master.clock import Clock
 from llm_master.dispatch.gate import Gate
@@ -25,10 +25,13 @@ from llm_master.errors import (
     RequestTimeoutError,
 )
 from llm_master.pricing import STANDARD_TIERS, PriceList
-from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse, Result
 from llm_master.rows import ModelConfig
-from llm_master.structured import How, Wanted, as_text, finish, repair_messages
 from llm_master.types import Attempt, CostState, LLMResponse, Message, Receipt, StreamPiece, Usage, WireAnswer
+
+if TYPE_CHECKING:
+    # What few queries need is loaded when one does.
+    from llm_master.results import Result
+    from llm_master.structured import How, Wanted
 
 logger = logging.getLogger("llm_master.dispatch")
 
@@ -195,6 +198,8 @@ class Call:
 
     async def _structured(self, response: LLMResponse) -> LLMResponse:
         """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
+        from llm_master.structured import finish, repair_messages
+
         assert self.wanted is not None
         repaired = self.repair is None
         try:
@@ -385,11 +390,17 @@ class Call:
 
     def _streamed(self) -> AsyncIterator[StreamPiece]:
         pieces = self.provider.stream(self.messages, self.target.route.model, **self.options)
-        return pieces if self.wanted is None else as_text(pieces, self.how, self.wanted.name)
+        if self.wanted is None:
+            return pieces
+        from llm_master.structured import as_text
+
+        return as_text(pieces, self.how, self.wanted.name)
 
     async def _whole(self) -> AsyncIterator[str | LLMResponse]:
         response = self._wrapped(await self._send())
         if self.how == "tool" and self.wanted is not None:
+            from llm_master.structured import finish
+
             with contextlib.suppress(InvalidOutputError):  # raised at the stream's end, after the text
                 finish(self.wanted, self.how, response)
         if response.content:
@@ -398,7 +409,10 @@ class Call:
 
     def _wrapped(self, response: Any) -> Any:
         if self.operation is not None:
-            returns = _RETURNS[self.operation]
+            from llm_master import results
+
+            kinds = {"embed": results.EmbeddingResponse, "moderate": results.ModerationResponse, "rerank": results.RerankResponse}
+            returns: type = kinds.get(self.operation, LLMResponse)
             if not isinstance(response, returns):
                 raise TypeError(
                     f"{type(self.provider).__name__}.{self.operation} returned a {type(response).__name__}; it must return {returns.__name__}"
@@ -414,8 +428,6 @@ class Call:
             who = f"what generate_map of {route.provider!r} names for {route.model!r}"
         raise TypeError(f"{who} returned a {type(response).__name__}; a provider returns an LLMResponse or a str")
 
-
-_RETURNS: dict[str, type] = {"embed": EmbeddingResponse, "moderate": ModerationResponse, "rerank": RerankResponse, "speech": LLMResponse}
 
 _STATES: tuple[CostState, ...] = ("billed", "exact", "estimated", "unknown")
 

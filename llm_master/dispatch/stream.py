@@ -13,7 +13,6 @@ from llm_master.clock import TimerHandle
 from llm_master.dispatch.call import Call, total_cost
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import InvalidOutputError, LLMError, ProviderError, ServerError, StreamInterruptedError
-from llm_master.structured import finish
 from llm_master.types import (
     AudioDelta,
     CostState,
@@ -262,6 +261,8 @@ class LLMStream:
         self._response = response
         self._source = None
         if call.wanted is not None:
+            from llm_master.structured import finish
+
             try:
                 finish(call.wanted, "json_schema", response)  # a tool's arguments have been made text on the way
             except InvalidOutputError as exc:

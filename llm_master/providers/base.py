@@ -8,15 +8,17 @@ import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from llm_master.errors import ConfigurationError, InvalidRequestError
-from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import close_with_loop
 from llm_master.types import LLMResponse, Message, Plan, StreamPiece
+
+if TYPE_CHECKING:
+    from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 
 
 @attrs.define

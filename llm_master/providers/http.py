@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -12,7 +12,6 @@ from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
 from llm_master.providers.sse import SSEParser
-from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import (
@@ -29,7 +28,10 @@ from llm_master.types import (
     WireAnswer,
 )
 
-R = TypeVar("R", LLMResponse, EmbeddingResponse, ModerationResponse, RerankResponse)
+if TYPE_CHECKING:
+    from llm_master.results import Result
+
+R = TypeVar("R", bound="LLMResponse | Result")
 
 
 class HTTPProvider(BaseLLMProvider):

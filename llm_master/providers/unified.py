@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import operator
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
-from llm_master.providers import embeddings, moderations, rerank
 from llm_master.providers.chat_stream import ChunkReader
 from llm_master.providers.failures import request_id
 from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
-from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece, Usage
+
+if TYPE_CHECKING:
+    from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
 
 
 class UnifiedProvider(HTTPProvider):
@@ -100,6 +101,8 @@ class UnifiedProvider(HTTPProvider):
 
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
         """Vectors of texts."""
+        from llm_master.providers import embeddings
+
         body = embeddings.request(inputs, model, options, base64_by_default=self._takes_base64)
         if self._through_client:
             made = await self._call_client("embeddings", body, ("model", "input", "encoding_format"))
@@ -112,6 +115,8 @@ class UnifiedProvider(HTTPProvider):
 
     async def moderate(self, inputs: Sequence[Any], model: str, **options: Any) -> ModerationResponse:
         """The judgement on each input. One in parts goes out alone, since that API takes several inputs as texts only."""
+        from llm_master.providers import moderations
+
         if any(not isinstance(item, str) for item in inputs) and len(inputs) > 1:
             parts = [await self.moderate([item], model, **options) for item in inputs]
             usage = Usage(sum(part.usage.input_tokens or 0 for part in parts), 0, cached_tokens=0)
@@ -125,6 +130,8 @@ class UnifiedProvider(HTTPProvider):
 
     async def rerank(self, query: str, documents: Sequence[str], model: str, **options: Any) -> RerankResponse:
         """Documents by relevance."""
+        from llm_master.providers import rerank
+
         body = {"model": model, "query": query, "documents": documents, **options}
         answer = await self.exchange("rerank", "/rerank", body, model)
         response = rerank.read_answer(
