@@ -1,0 +1,217 @@
+"""Which settings files there are, and what they say together.
+
+One file if ``LLM_MASTER_CONFIG`` names it. Else ``llm_master.toml`` of the user's configuration folder, and over it that of
+the working folder. Beside each there may be a file of keys: ``llm_master.secrets.toml``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import attrs
+
+from llm_master.errors import ConfigurationError
+from llm_master.settings.declared import Declared, Sourced
+from llm_master.settings.environment import Environment
+from llm_master.settings.loops import loop_faults
+
+VARIABLE = "LLM_MASTER_CONFIG"
+NAME = "llm_master.toml"
+
+_Stamp = tuple[int, int, int, int, int]
+
+
+@attrs.frozen(cache_hash=True)
+class _Places:
+    """Where files are looked for: pairs of a settings file and the keys beside it, the weakest first.
+
+    Attributes:
+        named_by: Who named the one file; empty where files are looked for.
+        folder: The user's folder, if any: without it, its pair is not looked for.
+        of_folder: Its pair.
+        others: The pair of the working folder, or of the file that was named.
+    """
+
+    named_by: str
+    folder: str | None
+    of_folder: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def paths(self) -> tuple[str, ...]:
+        if self.folder is not None and os.access(self.folder, os.F_OK):
+            return self.of_folder + self.others
+        return self.others
+
+
+# Read without a lock: each is replaced as a whole.
+_last_places: tuple[Environment, Path | None, _Places] | None = None
+_known: dict[_Places, tuple[tuple[str, ...], list[_Stamp | None], Declared]] = {}
+_MOST_KNOWN = 32
+_lock = threading.Lock()
+
+
+def find_files(environment: Environment, *, explicit: Path | None = None) -> list[Path]:
+    """The settings files that there are, the weakest first.
+
+    Args:
+        environment: Says where the user's folder is, and may name one file in ``LLM_MASTER_CONFIG``.
+        explicit: The one file to read instead.
+    """
+    paths = _places(environment, explicit).paths()
+    return [Path(path) for path in _existing(paths, [_stamp(path) for path in paths])]
+
+
+def current_files(environment: Environment, *, explicit: Path | None = None) -> Declared:
+    """What the settings files say now. The same object as before while no file has changed: it is not to be written to.
+
+    Args:
+        environment: Says where the user's folder is, and may name one file in ``LLM_MASTER_CONFIG``.
+        explicit: The one file to read instead.
+
+    Raises:
+        ConfigurationError: The one file that was named is not there or cannot be read. What is wrong inside a file is in
+            the ``faults`` of what is returned.
+    """
+    places = _places(environment, explicit)
+    # Each query asks: from here to the return it is a few microseconds.
+    paths = places.paths()
+    known = _known.get(places)
+    if known is not None and known[0] == paths:
+        stamps = [_stamp(path, there=before is not None) for path, before in zip(paths, known[1], strict=True)]
+        if stamps == known[1]:
+            return known[2]
+    with _lock:
+        # Before they are read, so that a change meanwhile is seen next time.
+        stamps = [_stamp(path) for path in paths]
+        # Another thread may have read them meanwhile; all are to have the same object.
+        known = _known.get(places)
+        if known is None or known[1] != stamps or known[0] != paths:
+            known = (paths, stamps, _read(places, paths, stamps))
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[places] = known
+        return known[2]
+
+
+def _stamp(path: str, *, there: bool = False) -> _Stamp | None:
+    # access() says no at half of what it costs stat() to raise; of a file that was there, stat() alone is cheaper.
+    if not there and not os.access(path, os.F_OK):
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    # Device and inode stand for the folder too, which may have changed; ctime for who may read the file.
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _places(environment: Environment, explicit: Path | None) -> _Places:
+    global _last_places
+    last = _last_places
+    if last is not None and last[0] is environment and last[1] == explicit:
+        return last[2]
+    places = _look(environment, explicit)
+    _last_places = (environment, explicit, places)
+    return places
+
+
+def _look(environment: Environment, explicit: Path | None) -> _Places:
+    home = environment.find("HOME")
+    if explicit is not None:
+        return _Places("the settings are to be", None, (), _pair(str(explicit)))
+    if found := environment.find(VARIABLE):
+        variable, path = found
+        if path.startswith("~/") and home:  # .env expands nothing, nor does a unit file
+            path = os.path.join(home[1], path[2:])
+        return _Places(f"{variable} names", None, (), _pair(path))
+    folder = _folder(environment, home[1] if home else None)
+    return _Places("", folder, _pair(os.path.join(folder, NAME)) if folder else (), _pair(NAME))
+
+
+def _folder(environment: Environment, home: str | None) -> str | None:
+    """The user's configuration folder of ours, as the platform has it; ``None`` where nothing says."""
+    # https://specifications.freedesktop.org/basedir-spec/latest/ says that a relative path is to be ignored.
+    if (found := environment.find("XDG_CONFIG_HOME")) and os.path.isabs(found[1]):
+        return os.path.join(found[1], "llm_master")
+    if sys.platform == "win32":
+        found = environment.find("APPDATA")
+        return os.path.join(found[1], "llm_master") if found else None
+    if home is None:
+        return None
+    return os.path.join(home, *(("Library", "Application Support") if sys.platform == "darwin" else (".config",)), "llm_master")
+
+
+def _pair(path: str) -> tuple[str, str]:
+    return path, os.path.splitext(path)[0] + ".secrets.toml"
+
+
+def _existing(paths: tuple[str, ...], stamps: list[_Stamp | None]) -> list[str]:
+    # The working folder may be the user's, or link to its files: the same file is read once, as the weaker.
+    seen: dict[tuple[int, int], str] = {}
+    for path, stamp in zip(paths, stamps, strict=True):
+        if stamp is not None:
+            seen.setdefault(stamp[:2], path)
+    return list(seen.values())
+
+
+def _read(places: _Places, paths: tuple[str, ...], stamps: list[_Stamp | None]) -> Declared:
+    if places.named_by:
+        _must_be_readable(places.named_by, paths[0], stamps[0])
+    there = set(_existing(paths, stamps))
+    total = Declared()
+    for file, secrets in zip(paths[::2], paths[1::2], strict=True):
+        declared = _read_file(file) if file in there else Declared()
+        if secrets in there:
+            declared = _with_secrets(declared, _read_secrets(secrets))
+        total = total.beneath(declared)
+    # A circle may lead through several files.
+    total.faults += [fault for fault in loop_faults(total) if fault not in total.faults]
+    return total
+
+
+def _must_be_readable(named_by: str, path: str, stamp: _Stamp | None) -> None:
+    remedy = "name a .toml or .yaml file that you may read"
+    if stamp is None:
+        raise ConfigurationError(f"{named_by} {path}, which is not there: {remedy}")
+    if not os.path.isfile(path):
+        raise ConfigurationError(f"{named_by} {path}, which is no file: {remedy}")
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as exc:
+        raise ConfigurationError(f"{named_by} {path}, which cannot be read ({exc.strerror}): {remedy}") from exc
+
+
+def _read_file(path: str) -> Declared:
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".toml":
+        from llm_master.settings.toml_file import read_toml
+
+        return read_toml(Path(path))
+    if suffix in (".yaml", ".yml"):
+        from llm_master.settings.yaml_file import read_yaml
+
+        return read_yaml(Path(path))
+    return Declared(faults=[f"{path}: is no settings file by its name: let it end in .toml, .yaml or .yml"])
+
+
+def _read_secrets(path: str) -> Declared:
+    from llm_master.settings.toml_file import read_toml
+
+    return read_toml(Path(path), secrets=True)
+
+
+def _with_secrets(declared: Declared, secrets: Declared) -> Declared:
+    """A file with its secrets laid over it; of headers one by one, so that those without a secret need not move."""
+    merged = declared.beneath(secrets)
+    for name, fields in secrets.providers.items():
+        plain = declared.providers.get(name, {}).get("headers")
+        if plain is not None and "headers" in fields:
+            secret = fields["headers"]
+            replaced = {header.lower() for header in secret.value}
+            kept = {header: value for header, value in plain.value.items() if header.lower() not in replaced}
+            merged.provider(name)["headers"] = Sourced({**kept, **secret.value}, secret.origin)
+    return merged
