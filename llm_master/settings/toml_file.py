@@ -217,9 +217,11 @@ def _aliases(document: Document, tables: Any) -> None:
     for name, value in tables.items():
         place: Place = ("aliases", name)
         if isinstance(value, dict):
-            fields = document.fields(value, _ALIAS, place, remedies=dict.fromkeys(value, "a name with dots stands in quotes"))
             if "model" not in value:
-                document.fault(place, 'has no model: give the name of one, as {model = "acme/large", options = {...}}')
+                shape = 'give a model, as {model = "acme/large", options = {...}}, or put a name with dots in quotes'
+                document.fault(place, f"has no model: {shape}")
+                continue
+            fields = document.fields(value, _ALIAS, place)
             if "model" in fields:
                 made = {key: field.value for key, field in fields.items()}
                 document.declared.aliases[name] = document.sourced(made if "options" in made else made["model"], place)
