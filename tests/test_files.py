@@ -225,6 +225,11 @@ def test_a_field_of_the_wrong_form_is_told_with_its_line(row, field):
     assert re.match(rf"llm_master\.toml:3: (providers\[0\]|models\.\"acme/x\")\.{field.alias} is a list.*: give ", fault)
 
 
+def test_an_empty_table_declares_a_model():
+    assert values(toml("[models.'groq/new']\n").models) == {"groq/new": {}}
+    assert toml("[models.'groq/new']\nzzz = 1\n").models == {}, "what is wrong declares nothing"
+
+
 def test_a_models_list_and_a_lone_variable_are_what_rows_take():
     found = toml('[[providers]]\nname="a"\nbase_url="https://a.ai/v1"\nmodels=["x", "y"]\napi_key_env=["A", "B"]\nignore_models="*"\n')
     row = ProviderConfig.from_mapping("a", values(found.providers["a"]))
@@ -761,21 +766,20 @@ MERGE_BOMB = "a: &a {k: 1, l: 2}\n" + "".join(
         ("num_runs: !!int x\n", "1: num_runs cannot be read as int: put it in quotes if it is text"),
         ("num_runs: !!bool x\n", "1: num_runs cannot be read as bool: put it in quotes if it is text"),
         ("num_runs: 0b_\n", "1: num_runs cannot be read as int"),
-        ("viewer: {<<: 5}\n", "1: viewer.<< merges what is no mapping".replace("viewer.<<", 'viewer."<<"')),
+        ("viewer: {<<: 5}\n", '1: viewer."<<" merges what is no mapping'),
         ("models: &a [*a]\n", "1: holds an alias that stands within what it repeats: write it out"),
         ("viewer: &a {<<: *a}\n", "1: holds an alias that stands within what it repeats: write it out"),
-        (BOMB, f"4: holds more than {MOST_NODES} values once its aliases are put in"),
-        (MERGE_BOMB, f"4: holds more than {MOST_NODES} values once its aliases are put in"),
     ],
 )
 def test_what_is_wrong_in_yaml_is_told_with_its_line_and_a_remedy(text, told):
-    faults = yaml(text).faults
-    if text in (BOMB, MERGE_BOMB):
-        told = told[1:]
-        assert re.sub(r"^config.yaml:\d+", "config.yaml", faults[0]).startswith("config.yaml" + told)
-        return
-    (fault,) = faults
+    (fault,) = yaml(text).faults
     assert fault.startswith(f"config.yaml:{told}")
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGE_BOMB])
+def test_aliases_that_would_fill_the_memory_are_a_fault(text):
+    (fault,) = yaml(text).faults
+    assert re.match(rf"config\.yaml:\d+: holds more than {MOST_NODES} values once its aliases are put in: take aliases out", fault)
 
 
 def test_yaml_that_would_break_the_reader_is_a_fault():

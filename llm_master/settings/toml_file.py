@@ -207,7 +207,7 @@ def _model(document: Document, name: str, table: dict[str, Any]) -> None:
     # A day may stand in quotes or without.
     plain = {key: value.isoformat() if type(value) is date else value for key, value in table.items()}
     fields = document.fields(plain, MODEL, place, remedies=remedies)
-    if fields:
+    if fields or not table:  # an empty table says that there is such a model
         document.declared.models[name] = document.sourced({key: field.value for key, field in fields.items()}, place)
 
 
