@@ -87,7 +87,7 @@ def _span(text: bytes, content: str, segment: Mapping[str, Any], part_starts: li
     if not isinstance(start, int) or not isinstance(end, int):
         return (None, None)
     part = segment.get("partIndex") or 0
-    bases = (0, part_starts[part]) if isinstance(part, int) and part < len(part_starts) else (0,)
+    bases = (0, part_starts[part]) if isinstance(part, int) and 0 <= part < len(part_starts) else (0,)
     for base in bases:
         held = text[base + start : base + end]
         if base + end <= len(text) and (not said or held == str(said).encode()):

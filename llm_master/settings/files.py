@@ -26,24 +26,22 @@ _Stamp = tuple[int, int, int, int, int]
 
 @attrs.frozen(cache_hash=True)
 class _Places:
-    """Where files are looked for: pairs of a settings file and the keys beside it, the weakest first.
+    """Where files are looked for: each settings file and then the keys beside it, the weakest first.
 
     Attributes:
         named_by: Who named the one file; empty where files are looked for.
-        folder: The user's folder, if any: without it, its pair is not looked for.
-        of_folder: Its pair.
-        others: The pair of the working folder, or of the file that was named.
+        folder: The user's folder, if any: without it, nothing is looked for in it.
+        outside: Files that are not in the user's folder.
+        files: All files.
     """
 
     named_by: str
     folder: str | None
-    of_folder: tuple[str, ...]
-    others: tuple[str, ...]
+    outside: tuple[str, ...]
+    files: tuple[str, ...]
 
     def paths(self) -> tuple[str, ...]:
-        if self.folder is not None and os.access(self.folder, os.F_OK):
-            return self.of_folder + self.others
-        return self.others
+        return self.files if self.folder is not None and os.access(self.folder, os.F_OK) else self.outside
 
 
 # Read without a lock: each is replaced as a whole.
@@ -78,11 +76,14 @@ def current_files(environment: Environment, *, explicit: Path | None = None) -> 
     places = _places(environment, explicit)
     # Each query asks: from here to the return it is a few microseconds.
     paths = places.paths()
-    stamps = [_stamp(path) for path in paths]
     known = _known.get(places)
-    if known is not None and known[1] == stamps and known[0] == paths:
-        return known[2]
+    if known is not None and known[0] == paths:
+        stamps = [_stat(path) if before else _stamp(path) for path, before in zip(paths, known[1], strict=True)]
+        if stamps == known[1]:
+            return known[2]
     with _lock:
+        # Before they are read, so that a change meanwhile is seen next time.
+        stamps = [_stamp(path) for path in paths]
         # Another thread may have read them meanwhile; all are to have the same object.
         known = _known.get(places)
         if known is None or known[1] != stamps or known[0] != paths:
@@ -94,9 +95,11 @@ def current_files(environment: Environment, *, explicit: Path | None = None) -> 
 
 
 def _stamp(path: str) -> _Stamp | None:
-    # access() says no at a third of what it costs stat() to raise.
-    if not os.access(path, os.F_OK):
-        return None
+    # access() says no at half of what it costs stat() to raise.
+    return _stat(path) if os.access(path, os.F_OK) else None
+
+
+def _stat(path: str) -> _Stamp | None:
     try:
         found = os.stat(path)
     except OSError:
@@ -118,14 +121,19 @@ def _places(environment: Environment, explicit: Path | None) -> _Places:
 def _look(environment: Environment, explicit: Path | None) -> _Places:
     home = environment.find("HOME")
     if explicit is not None:
-        return _Places("the settings are to be", None, (), _pair(str(explicit)))
+        return _named("the settings are to be", str(explicit))
     if found := environment.find(VARIABLE):
         variable, path = found
         if path.startswith("~/") and home:  # .env expands nothing, nor does a unit file
             path = os.path.join(home[1], path[2:])
-        return _Places(f"{variable} names", None, (), _pair(path))
+        return _named(f"{variable} names", path)
+    here = _pair(NAME)
     folder = _folder(environment, home[1] if home else None)
-    return _Places("", folder, _pair(os.path.join(folder, NAME)) if folder else (), _pair(NAME))
+    return _Places("", folder, here, _pair(os.path.join(folder, NAME)) + here if folder else here)
+
+
+def _named(by: str, path: str) -> _Places:
+    return _Places(by, None, _pair(path), _pair(path))
 
 
 def _folder(environment: Environment, home: str | None) -> str | None:

@@ -207,7 +207,7 @@ def _model(document: Document, name: str, table: dict[str, Any]) -> None:
     # A day may stand in quotes or without.
     plain = {key: value.isoformat() if type(value) is date else value for key, value in table.items()}
     fields = document.fields(plain, MODEL, place, remedies=remedies)
-    if fields:
+    if fields or not table:  # an empty table says that there is such a model
         document.declared.models[name] = document.sourced({key: field.value for key, field in fields.items()}, place)
 
 
@@ -217,9 +217,11 @@ def _aliases(document: Document, tables: Any) -> None:
     for name, value in tables.items():
         place: Place = ("aliases", name)
         if isinstance(value, dict):
-            fields = document.fields(value, _ALIAS, place, remedies=dict.fromkeys(value, "a name with dots stands in quotes"))
             if "model" not in value:
-                document.fault(place, 'has no model: give the name of one, as {model = "acme/large", options = {...}}')
+                shape = 'give a model, as {model = "acme/large", options = {...}}, or put a name with dots in quotes'
+                document.fault(place, f"has no model: {shape}")
+                continue
+            fields = document.fields(value, _ALIAS, place)
             if "model" in fields:
                 made = {key: field.value for key, field in fields.items()}
                 document.declared.aliases[name] = document.sourced(made if "options" in made else made["model"], place)

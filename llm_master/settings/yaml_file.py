@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from llm_master.rows import canonical
 from llm_master.settings.declared import Declared, ModelSettings
 from llm_master.settings.document import (
@@ -90,11 +88,12 @@ def _top(document: Document, data: dict[str, Any]) -> None:
         declared.options["max_concurrent"] = fields["max_concurrent"]
     if "provider_concurrency" in fields:
         _concurrency(document, fields["provider_concurrency"].value)
+    # The older form first, because the newer is laid over it.
+    if "model_system_instructions" in fields:
+        _legacy(document, fields["model_system_instructions"].value)
     if "model_configs" in fields:
         for model, table in document.tables(fields["model_configs"].value, ("model_configs",)).items():
             _model(document, model, table)
-    if "model_system_instructions" in fields:
-        _legacy(document, fields["model_system_instructions"].value)
     for key, kind in BENCHMARK.items():
         if key not in fields:
             continue
@@ -117,24 +116,25 @@ def _concurrency(document: Document, table: dict[str, Any]) -> None:
         document.declared.provider(name)["max_concurrent"] = document.sourced(value, place)
 
 
+def _legacy(document: Document, table: dict[str, Any]) -> None:
+    for model, text in table.items():
+        place: Place = ("model_system_instructions", model)
+        if text is not None and document.fits(text, TEXT, place):
+            document.declared.model_settings[model] = ModelSettings(
+                system_instruction=text, position="prepend", origin=document.origin(place)
+            )
+
+
 def _model(document: Document, model: str, table: dict[str, Any]) -> None:
     place: Place = ("model_configs", model)
     fields = document.fields(table, _MODEL, place)
     values = {key: field.value for key, field in fields.items()}
+    legacy = document.declared.model_settings.get(model)
+    if legacy is not None and "system_instruction" not in values:
+        values = {"system_instruction": legacy.system_instruction, "system_instruction_position": legacy.position, **values}
     document.declared.model_settings[model] = ModelSettings(
         system_instruction=values.get("system_instruction"),
         position=values.get("system_instruction_position", "append"),
         options=values.get("options", {}),
         origin=document.origin(place),
     )
-
-
-def _legacy(document: Document, table: dict[str, Any]) -> None:
-    """The older form of system instructions; what ``model_configs`` says of a model's wins."""
-    for model, text in table.items():
-        place: Place = ("model_system_instructions", model)
-        if text is None or not document.fits(text, TEXT, place):
-            continue
-        known = document.declared.model_settings.get(model, ModelSettings(origin=document.origin(place)))
-        if known.system_instruction is None:
-            document.declared.model_settings[model] = attrs.evolve(known, system_instruction=text, position="prepend")
