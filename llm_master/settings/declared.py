@@ -38,7 +38,7 @@ class ModelSettings:
     origin: str = ""
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True)
 class Declared:
     """One source of settings, read.
 
@@ -67,6 +67,9 @@ class Declared:
     benchmark: dict[str, Any] = attrs.field(factory=dict)
     faults: list[str] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+
+    # What the files said stays one object while they do not change, so that it can be part of a key.
+    __hash__ = object.__hash__
 
     def provider(self, name: str) -> dict[str, Sourced]:
         """The fields of a provider, however its name is spelt; made where it is new."""

@@ -224,5 +224,5 @@ def _with_secrets(declared: Declared, secrets: Declared) -> Declared:
 
 def user_file(environment: Environment) -> Path:
     """The file that a user's own settings are written to: the one that is named, else that of the user's folder."""
-    places = _places(environment, None)
-    return Path(places.others[0]) if places.named_by else Path(places.of_folder[0] if places.of_folder else NAME)
+    # The user's folder stands before the working folder.
+    return Path(_places(environment, None).files[0])
