@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -305,7 +306,13 @@ class Engine:
         """How the settings have a model asked, by whichever name they know it."""
         known = self.snapshot.model_settings
         alias = self.snapshot.aliases.get(model_name)
-        names = (model_name, alias.model if alias is not None else "", f"{route.provider}/{route.model}", route.model)
+        asked = alias.model if alias is not None else model_name
+        names = [model_name, asked]
+        # Settings may have it under the provider's own name for it, or under the wire id, each with the provider or without.
+        head = re.match("[^/:]+[/:]", asked)
+        own = asked[head.end() :] if head and self._resolver.provider_named(head[0][:-1]) == route.provider else asked
+        for name in (own, route.model):
+            names += [f"{route.provider}/{name}", name]
         return next((known[name] for name in names if name in known), None)
 
     def _registered(self, name: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from llm_master.errors import ConfigurationError
 from llm_master.provider_rows import ROWS
 from llm_master.provider_table import ProviderTable
 from llm_master.providers.unified import UnifiedProvider
@@ -66,7 +67,7 @@ class LLMConfig:
         self._environment = environment if environment is None or isinstance(environment, Environment) else Environment(environment)
         self._config_file = Path(config_file) if config_file is not None else None
         # Hashable, since settings are compared by it.
-        self._api_keys = tuple((name, (keys,) if isinstance(keys, str) else tuple(keys)) for name, keys in (api_keys or {}).items())
+        self._api_keys = _keys_of_providers(api_keys)
         self._fields = fields
         self._check(fields)
 
@@ -157,6 +158,20 @@ def effective(config: LLMConfig) -> Snapshot:
     snapshot = take(PROVIDER_CONFIGS.values(), config.files, config._fields, config.api_keys, config.environment, UnifiedProvider)
     snapshot.refuse()
     return snapshot
+
+
+def _keys_of_providers(api_keys: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if api_keys is not None and not isinstance(api_keys, Mapping):
+        raise ConfigurationError(f'api_keys is a {type(api_keys).__name__}: give {{"acme": "its key", "other": ["one", "another"]}}')
+    found = []
+    for name, keys in (api_keys or {}).items():
+        if keys is None:  # says "not given", as a variable that is not set
+            continue
+        several = (keys,) if isinstance(keys, str) else keys
+        if not isinstance(name, str) or not isinstance(several, (list, tuple)) or not all(isinstance(key, str) for key in several):
+            raise ConfigurationError(f"api_keys[{name!r}] is no key: give a string, or a list of strings")
+        found.append((name, tuple(several)))
+    return tuple(found)
 
 
 def _fields_of(rows: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +12,8 @@ import attrs
 
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
-from llm_master.errors import ConfigurationError, PricingError
+from llm_master.dispatch.options import check_names
+from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.http import HTTPProvider
@@ -19,6 +22,7 @@ from llm_master.row_checks import base_url_faults
 from llm_master.rows import ModelConfig, ProviderConfig, canonical, key_attr
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment
+from llm_master.settings.variable_values import laid_over, with_path
 from llm_master.settings.variables import read_variables
 
 
@@ -135,35 +139,44 @@ def take(
     rows = {canonical(row.name): row for row in table}
     origins: dict[tuple[str, str], str] = {}
     faults = list(files.faults)
+    tabled = set(rows)
     _lay(rows, files, default_class, origins, faults)
     variables = read_variables(environment, rows)
     faults += variables.faults
     _lay(rows, variables, default_class, origins, faults)
     declared = files.beneath(variables)
-    given = dict(api_keys)
-    for name in given.keys() - {provider for provider in given if canonical(provider) in rows}:
-        faults.append(f"api_keys: there is no provider {name!r}: name one of PROVIDER_CONFIGS, or declare it first")
+    given: dict[str, tuple[str, ...]] = {}
+    for name, own in api_keys:
+        if canonical(name) in rows:
+            given[canonical(name)] = given.get(canonical(name), ()) + own
+        else:
+            hint = _near(name, rows) or "name one of PROVIDER_CONFIGS, or declare it first"
+            faults.append(f"api_keys: there is no provider {name!r}: {hint}")
     faults += [
-        f"{own[0].origin}: there is no provider {name!r} to have this key: declare it, with its address"
+        f"{own[0].origin}: there is no provider {name!r} to have this key: {_near(name, rows) or 'declare it, with its address'}"
         for name, own in declared.keys.items()
         if name not in rows and own
     ]
     keys = {}
     for name, row in rows.items():
         rows[name] = _with_fields(row, fields, origins, faults)
-        keys[name] = _keys(name, row, fields, {canonical(provider): own for provider, own in given.items()}, declared, origins, faults)
+        keys[name] = _keys(name, row, fields, given, declared, origins, faults)
+    warnings = list(declared.warnings)
+    for name in rows.keys() - tabled:
+        _must_have_address(name, rows, tabled, declared, faults, warnings)
+    _check_options(declared, faults)
     return Snapshot(
         keys,
         _options(declared, fields, origins, faults),
         {name: value for name, value in environment.items() if name.lower() in _PROXIES},
         rows,
-        _models(declared, faults),
-        declared.model_settings,
-        _aliases(declared, faults),
+        _models(declared, rows, faults),
+        {_by_provider(name, rows): own for name, own in declared.model_settings.items()},
+        _aliases(declared),
         {name: route.value for name, route in declared.routes.items()},
         origins,
         tuple(dict.fromkeys(faults)),
-        tuple(declared.warnings),
+        tuple(warnings),
     )
 
 
@@ -183,7 +196,8 @@ def _lay(
             else:
                 for field in _ADDED & values.keys():
                     own = getattr(ProviderConfig(**{field: values[field]}), field)
-                    values[field] = {**getattr(base, field), **own}
+                    below = getattr(base, field)
+                    values[field] = laid_over(below, own) if field == "headers" else {**below, **own}
                 rows[name] = attrs.evolve(base, **values)
         except (ConfigurationError, TypeError, ValueError) as exc:
             faults += _placed(exc, name, fields)
@@ -215,6 +229,10 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         else:
             base_url = given
             origins[name, "base_url"] = "argument"
+    moved = (name, "base_url") in origins
+    if moved and base_url is not None:
+        # However it was given: the address of a server alone means its usual path.
+        base_url = with_path(base_url.rstrip("/"), row.default_path)
     if base_url is None or default_model is None:
         # A class in the short form may say itself where it is and what it asks.
         cls = _class_if_any(row)
@@ -222,7 +240,6 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
-    moved = (name, "base_url") in origins
     paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
     if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
         return row
@@ -293,11 +310,21 @@ def _options(declared: Declared, fields: Mapping[str, Any], origins: dict[tuple[
     return Options(**values)
 
 
-def _models(declared: Declared, faults: list[str]) -> dict[str, ModelConfig]:
+def _models(declared: Declared, rows: Mapping[str, ProviderConfig], faults: list[str]) -> dict[str, ModelConfig]:
     models = {}
-    for name, sourced in declared.models.items():
+    for written, sourced in declared.models.items():
+        name = _by_provider(written, rows)
         provider, _, model = name.partition("/")
-        base = ModelRegistry.get_config(model, provider) if model else ModelRegistry.get_config(name)
+        base = ModelRegistry.get_config(model, provider) if model and provider in rows else ModelRegistry.get_config(name)
+        own = sourced.value.get("provider")
+        if isinstance(own, str) and canonical(own) not in rows:
+            faults.append(f"{sourced.origin}: model {written!r} is of {own!r}, which is no provider: {_near(own, rows) or 'declare it'}")
+        if not model and base is None:
+            # A bare name is that model's of every provider that has it.
+            for known, row in ModelRegistry.CONFIGS.items():
+                if known.partition("/")[2] == name and known not in declared.models:
+                    with contextlib.suppress(ConfigurationError, PricingError, TypeError):  # told below
+                        models[known] = attrs.evolve(row, **sourced.value)
         try:
             models[name] = attrs.evolve(base, **sourced.value) if base is not None else ModelConfig.from_mapping(name, sourced.value)
         except (ConfigurationError, PricingError, TypeError) as exc:
@@ -305,8 +332,56 @@ def _models(declared: Declared, faults: list[str]) -> dict[str, ModelConfig]:
     return models
 
 
-def _aliases(declared: Declared, faults: list[str]) -> dict[str, Alias]:
-    """Each alias with what it leads to in the end, and the options of all steps, the first step's on top."""
+def _by_provider(name: str, rows: Mapping[str, ProviderConfig]) -> str:
+    """The name of a model with its provider's as the rows have it: ``OpenAI/gpt-4.1`` is ``openai/gpt-4.1``."""
+    head, slash, rest = name.partition("/")
+    return f"{canonical(head)}/{rest}" if slash and canonical(head) in rows else name
+
+
+def _near(name: str, rows: Iterable[str]) -> str:
+    near = difflib.get_close_matches(canonical(name), list(rows), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+_LIMITS = frozenset({"rpm", "tpm", "max_concurrent"})
+
+
+def _must_have_address(
+    name: str, rows: Mapping[str, ProviderConfig], tabled: Iterable[str], declared: Declared, faults: list[str], warnings: list[str]
+) -> None:
+    """A provider that only settings name is of use with an address; without one its name may be another's, misspelt."""
+    fields = declared.providers.get(name, {})
+    if rows[name].base_url is not None or not _speaks_http(rows[name]) or "base_url" in fields:
+        return
+    origin = next(sourced.origin for sourced in (*fields.values(), *declared.keys.get(name, ()), Sourced(None, "a settings file")))
+    hint = _near(name, tabled)
+    if not hint and fields and fields.keys() <= _LIMITS:
+        # One file of limits may serve several machines, of which not each knows all providers.
+        warnings.append(f"{origin}: there is no provider {name!r} here, so its limits hold for nobody")
+    else:
+        remedy = f"give it a base_url, or set ${name.upper()}_API_BASE"
+        faults.append(f"{origin}: provider {name!r} has no address: {f'{hint} Else {remedy}' if hint else remedy}")
+
+
+def _check_options(declared: Declared, faults: list[str]) -> None:
+    """Options that stand in settings are spelt as those of a call are."""
+    places = [(f"{own.origin}: model {name!r}", own.options) for name, own in declared.model_settings.items()]
+    places += [(f"{sourced.origin}: alias {name!r}", _step(sourced.value)[1]) for name, sourced in declared.aliases.items()]
+    for place, options in places:
+        for name in options:
+            try:
+                check_names({name: options[name]})
+            except InvalidRequestError as exc:
+                near = str(exc).partition(" If ")[0]
+                is_argument = near.endswith(f"did you mean {name!r}?")
+                faults.append(f"{place}: " + (f"{name!r} is an argument of each call and no option: leave it out" if is_argument else near))
+
+
+def _aliases(declared: Declared) -> dict[str, Alias]:
+    """Each alias with what it leads to in the end, and the options of all steps, the first step's on top.
+
+    Of one that leads to itself the files' reader has said so already.
+    """
     aliases = {}
     for name, sourced in declared.aliases.items():
         (model, options), seen = _step(sourced.value), [name]
@@ -314,9 +389,7 @@ def _aliases(declared: Declared, faults: list[str]) -> dict[str, Alias]:
             seen.append(model)
             model, beneath = _step(declared.aliases[model].value)
             options = {**beneath, **options}
-        if model in seen:
-            faults.append(f"{sourced.origin}: alias {name!r} leads to itself, by {' -> '.join([*seen, model])}: let it end at a model")
-        else:
+        if model not in seen:
             aliases[name] = Alias(model, options, sourced.origin)
     return aliases
 

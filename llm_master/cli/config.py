@@ -11,6 +11,7 @@ from llm_master.cli.common import fail, print_json, print_table
 from llm_master.cli.completion import model_names
 
 if TYPE_CHECKING:
+    from llm_master.settings.declared import Declared
     from llm_master.snapshot import Snapshot
 
 
@@ -29,11 +30,12 @@ def show(*, origin: bool, every: bool, as_json: bool) -> None:
     from llm_master.provider_configs import LLMConfig, effective
 
     try:
-        snapshot = effective(LLMConfig.from_env())
+        settings = LLMConfig.from_env()
+        snapshot, files = effective(settings), settings.files
     except LLMError as exc:
         fail(exc)
     _warn(snapshot)
-    rows = _values(snapshot, every=every)
+    rows = [(*row[:3], _of_process(row[3])) for row in _values(snapshot, files, every=every)]
     if as_json:
         print_json([dict(zip(("where", "field", "value", "origin"), row, strict=True)) for row in rows])
     elif not rows:
@@ -46,14 +48,15 @@ def show(*, origin: bool, every: bool, as_json: bool) -> None:
 @config.command()
 def check() -> None:
     """Say everything that is wrong with variables and files, each with its place. Exit code 3 if anything is."""
-    from llm_master.errors import LLMError
+    from llm_master.engine import Engine
+    from llm_master.errors import ConfigurationError, LLMError, MissingApiKeyError, UnknownModelError
     from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig
     from llm_master.providers.unified import UnifiedProvider
     from llm_master.rows import key_variables
     from llm_master.snapshot import take
 
-    settings = LLMConfig.from_env()
     try:
+        settings = LLMConfig.from_env()
         snapshot = take(PROVIDER_CONFIGS.values(), settings.files, {}, (), settings.environment, UnifiedProvider)
     except LLMError as exc:
         fail(exc)
@@ -63,6 +66,18 @@ def check() -> None:
         origin = snapshot.origins.get((name, "api_key_env"))
         if origin is not None and not snapshot.keys[name]:
             faults.append(f"{origin}: none of {', '.join(key_variables(row))} is set, so {row.name!r} has no key: set one")
+    try:
+        engine = Engine(snapshot)
+    except ConfigurationError as exc:
+        faults.append(f"{snapshot.origins.get(('', 'preferred_provider'), 'settings')}: {exc}")
+    else:
+        for name, alias in snapshot.aliases.items():
+            try:
+                engine.target(name)
+            except MissingApiKeyError:
+                pass  # it leads somewhere, and a key is no concern of a file's
+            except (ConfigurationError, UnknownModelError) as exc:
+                faults.append(f"{alias.origin}: alias {name!r}: {exc}")
     for fault in faults:
         click.echo(fault, err=True)
     if faults:
@@ -79,9 +94,7 @@ def explain(model: str, *, as_json: bool) -> None:
     from llm_master.engine import engine_for
     from llm_master.errors import LLMError
     from llm_master.rows import key_variables
-    from llm_master.settings.environment import current_environment
 
-    current_environment()
     try:
         engine = engine_for(None, {})
         target = engine.target(model)
@@ -105,6 +118,10 @@ def explain(model: str, *, as_json: bool) -> None:
     if target.settings is not None:
         story.append(("system", f"{target.settings.system_instruction!r}, {target.settings.position}ed ({target.settings.origin})"))
     limits = [f"{name} {value}" for name in ("rpm", "tpm", "max_concurrent", "max_concurrent_per_key") if (value := getattr(row, name))]
+    if row.max_concurrent is None and snapshot.options.max_concurrent is not None:
+        limits.append(f"max_concurrent {snapshot.options.max_concurrent}")
+    of_model = (("rpm of the model", known.rate_limit_rpm), ("tpm of the model", known.rate_limit_tpm)) if known is not None else ()
+    limits += [f"{name} {value}" for name, value in of_model if value]
     if limits:
         story.append(("limits", ", ".join(limits)))
     story.append(("prices", "registered" if known is not None else "looked up when it is asked" if target.look_up else "not known"))
@@ -115,7 +132,7 @@ def explain(model: str, *, as_json: bool) -> None:
         click.echo(f"{name + ':':10}{text}")
 
 
-def _values(snapshot: Snapshot, *, every: bool) -> list[tuple[str, str, str, str]]:
+def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[str, str, str, str]]:
     import attrs
 
     from llm_master.rows import ProviderConfig
@@ -135,13 +152,32 @@ def _values(snapshot: Snapshot, *, every: bool) -> list[tuple[str, str, str, str
                 shown = ", ".join(value) if field.name in ("headers", "query") else _said(value)
                 rows.append((row.name, field.name, shown, origin or "the table"))
         rows += [(row.name, "api_key", key.name, _origin_of(key.source)) for key in snapshot.keys[name]]
-    rows += [("alias " + name, "model", alias.model, alias.origin) for name, alias in snapshot.aliases.items()]
-    rows += [("model " + name, "options", _said(dict(own.options)), own.origin) for name, own in snapshot.model_settings.items()]
+    for name, alias in snapshot.aliases.items():
+        rows.append((f"alias {name}", "model", alias.model, alias.origin))
+        if alias.options:
+            rows.append((f"alias {name}", "options", _said(alias.options), alias.origin))
+    for name, own in snapshot.model_settings.items():
+        if own.system_instruction is not None:
+            rows.append((f"model {name}", f"system instruction, {own.position}ed", _said(own.system_instruction), own.origin))
+        if own.options:
+            rows.append((f"model {name}", "options", _said(own.options), own.origin))
+    for name, sourced in files.models.items():
+        rows += [(f"model {name}", field, _said(value), sourced.origin) for field, value in sourced.value.items()]
     return rows
 
 
 def _said(value: Any) -> str:
-    return value if isinstance(value, str) else repr(dict(value) if hasattr(value, "keys") else value)
+    if isinstance(value, str):
+        return value if value.isprintable() else repr(value)  # one line each
+    return repr(dict(value) if hasattr(value, "keys") else value)
+
+
+def _of_process(origin: str) -> str:
+    """An origin, saying of a variable that it stands in ``.env``."""
+    import os
+    import re
+
+    return re.sub(r"\$\w+", lambda found: found[0] if found[0][1:] in os.environ else f"{found[0]} (.env)", origin)
 
 
 def _origin_of(source: str) -> str:

@@ -50,8 +50,10 @@ def _key(snapshot: Snapshot, name: str) -> str:
     if not keys:
         return f"${default} is not set" if row.requires_key else "needs none"
     source = keys[0].source
-    said = f"${source}" if source.replace("_", "").isalnum() and source.upper() == source else "(configured directly)"
-    if source == default:
+    # A file's place has a line, a row says that it is one; all else is a variable.
+    direct = ":" in source or source.endswith(" row")
+    said = "(configured directly)" if direct else f"${source}"
+    if source.upper() == default:
         said += " (default)"
     return said if len(keys) == 1 else f"{said} and {len(keys) - 1} more"
 
@@ -60,7 +62,11 @@ def _key(snapshot: Snapshot, name: str) -> str:
 @click.option("--name", prompt="Name, as it stands before the model", help="Name, as in NAME/MODEL.")
 @click.option("--base-url", prompt="Address of the API, as https://api.acme.ai/v1", help="Address, up to and without /chat/completions.")
 @click.option(
-    "--default-model", prompt="Model to ask where none is named (may be empty)", default="", help="Model to ask where none is named."
+    "--default-model",
+    prompt="Model to ask where none is named (may be empty)",
+    default="",
+    show_default=False,
+    help="Model to ask where none is named.",
 )
 @click.option("--key-env", help="Variable that holds the key, instead of keeping the key in a file.")
 def add(name: str, base_url: str, default_model: str, key_env: str | None) -> None:
@@ -72,9 +78,11 @@ def add(name: str, base_url: str, default_model: str, key_env: str | None) -> No
     if key_env is None:
         key = click.prompt("API key (may be empty)", hide_input=True, default="", show_default=False)
     try:
-        written = add_provider(name, base_url, default_model or None, key_env, key or None)
+        written = add_provider(name, base_url, default_model.strip() or None, key_env, key or None)
     except LLMError as exc:
         fail(exc)
     for path in written:
         click.echo(f"Written to {path}")
+    if key_env is not None:
+        click.echo(f"Set ${key_env} to the key.")
     click.echo(f'Try: llm-master query -m {name}{"" if default_model else "/MODEL"} "Hello"')

@@ -374,13 +374,16 @@ class Call:
 
     def pieces(self, *, streams: bool) -> AsyncIterator[StreamPiece | LLMResponse]:
         """The answer in pieces; of what does not stream, in one."""
-        pieces: AsyncIterator[StreamPiece | LLMResponse] = self._streamed() if streams else self._whole()
-        return pieces if self.gate is None else self._leaving(self.gate, pieces)
+        if self.gate is not None:
+            return self._leaving(self.gate, streams=streams)
+        return self._streamed() if streams else self._whole()
 
-    @staticmethod
-    async def _leaving(gate: Gate, pieces: AsyncIterator[StreamPiece | LLMResponse]) -> AsyncIterator[StreamPiece | LLMResponse]:
+    async def _leaving(self, gate: Gate, *, streams: bool) -> AsyncIterator[StreamPiece | LLMResponse]:
         """The same pieces; the place at the gate is free when they end, break, or nobody wants them."""
+        pieces: AsyncIterator[StreamPiece | LLMResponse] | None = None
         try:
+            # In here, since a provider's stream() that is no generator may raise at once.
+            pieces = self._streamed() if streams else self._whole()
             async for piece in pieces:
                 yield piece
         finally:

@@ -19,7 +19,8 @@ class Gate:
         self.limit = limit
         self._inside = 0
         self._waiting: deque[_Waiter] = deque()
-        self._lock = threading.Lock()
+        # Reentrant: a waiter that is collected as garbage leaves, in whatever thread and wherever that happens.
+        self._lock = threading.RLock()
 
     async def enter(self) -> None:
         """Wait for a place. Whoever has entered calls :meth:`leave` once."""
@@ -27,11 +28,16 @@ class Gate:
             if self._inside < self.limit and not self._waiting:
                 self._inside += 1
                 return
-            waiter = _Waiter(asyncio.get_running_loop())
+        # Made outside the lock, since to make it may collect garbage that leaves; so the place is looked for once more.
+        waiter = _Waiter(asyncio.get_running_loop())
+        with self._lock:
+            if self._inside < self.limit and not self._waiting:
+                self._inside += 1
+                return
             self._waiting.append(waiter)
         try:
             await waiter.future
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or its loop was closed before it woke
             with self._lock:
                 given = waiter.admitted
                 waiter.gone = True

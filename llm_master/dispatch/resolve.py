@@ -65,7 +65,7 @@ class Resolver:
         self._aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
         if preferred == "auto":
             preferred = next((name for name in rows if usable(name) and rows[name].base_url is not None and rows[name].requires_key), None)
-        self._preferred = self._provider_named(preferred) if preferred else None
+        self._preferred = self.provider_named(preferred) if preferred else None
         if preferred and self._preferred is None:
             near = difflib.get_close_matches(preferred, rows, 1)
             raise ConfigurationError(
@@ -100,9 +100,14 @@ class Resolver:
             return route
         if self._preferred is not None and self._preferred != route.provider and self._usable(self._preferred):
             # The whole name: a preferred provider is a gateway or a local server, which knows models by such names.
-            lacks = "key" if isinstance(self._missing(route.provider), MissingApiKeyError) else "address"
-            why = f"{route.provider} ({route.why}) has no {lacks}, so the preferred provider gets the whole name"
-            return self._within(self._preferred, name, why)
+            if not self._rows[route.provider].enabled:
+                lacks = "is switched off"
+            else:
+                lacks = "has no key" if isinstance(self._missing(route.provider), MissingApiKeyError) else "has no address"
+            why = f"{route.provider} ({route.why}) {lacks}, so the preferred provider gets the whole name"
+            route = self._within(self._preferred, name, why)
+            self._refuse_ignored(name, route)
+            return route
         raise self._missing(route.provider)
 
     def _refuse_ignored(self, name: str, route: Route) -> None:
@@ -121,9 +126,9 @@ class Resolver:
 
     def _exact(self, name: str) -> Route | None:
         provider = self._registered(name)
-        if provider is not None and (owner := self._provider_named(provider)) is not None:
+        if provider is not None and (owner := self.provider_named(provider)) is not None:
             head, _, rest = name.partition("/")
-            return self._within(owner, rest if rest and self._provider_named(head) == owner else name, "registered in ModelRegistry")
+            return self._within(owner, rest if rest and self.provider_named(head) == owner else name, "registered in ModelRegistry")
         owners = [owner for owner, row in self._rows.items() if name in row.generate_map or name in row.models]
         if not owners:
             return None
@@ -134,7 +139,7 @@ class Resolver:
         position = min((at for at in (name.find("/"), name.find(":")) if at > 0), default=-1)
         if position < 0:
             return None
-        provider = self._provider_named(name[:position])
+        provider = self.provider_named(name[:position])
         rest = name[position + 1 :]
         return self._within(provider, rest, "named before the model") if provider is not None and rest else None
 
@@ -147,7 +152,7 @@ class Resolver:
         return None
 
     def _provider_alone(self, name: str) -> Route | None:
-        provider = self._provider_named(name)
+        provider = self.provider_named(name)
         if provider is None:
             return None
         row = self._rows[provider]
@@ -170,7 +175,8 @@ class Resolver:
                     break
         return Route(provider, declared.get("id", model), declared.get("options", {}), generator, why)
 
-    def _provider_named(self, name: str) -> str | None:
+    def provider_named(self, name: str) -> str | None:
+        """The provider that goes by this name, however it is spelt."""
         wanted = canonical(name)
         return wanted if wanted in self._rows else self._aliases.get(wanted)
 
