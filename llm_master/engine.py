@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import logging
 import threading
 import weakref
 from collections import OrderedDict
@@ -34,6 +35,9 @@ from llm_master.types import Message
 
 if TYPE_CHECKING:
     from llm_master.structured import How, Wanted
+
+
+logger = logging.getLogger("llm_master.settings")
 
 
 class Engine:
@@ -247,6 +251,8 @@ class Engine:
             found = None
         if found is not None:
             return found
+        if model_name in self.snapshot.routes:
+            raise ConfigurationError(f"{model_name!r} is a route of the settings, and routes cannot be asked yet: name one of its targets")
         route = self._resolver.resolve(model_name)
         row = self.snapshot.rows[route.provider]
         cls = None
@@ -379,6 +385,7 @@ _ENGINES = 64
 _recent: OrderedDict[tuple[Any, ...], Engine] = OrderedDict()
 _all: weakref.WeakSet[Engine] = weakref.WeakSet()
 _engines_lock = threading.Lock()
+_warned: set[str] = set()
 
 
 def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine:
@@ -412,6 +419,10 @@ def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine
     with _engines_lock:
         engine = next((known for known in _all if known.snapshot == snapshot), None)
         if engine is None:
+            for warning in snapshot.warnings:
+                if warning not in _warned:
+                    _warned.add(warning)
+                    logger.warning("%s", warning)
             engine = Engine(snapshot)
             _all.add(engine)
         _recent[quick] = engine

@@ -338,3 +338,19 @@ def test_no_key_in_what_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     snapshot = effective(LLMConfig())
     assert [key.secret for key in snapshot.keys["acme"]] == [secret, secret + "b"]
     assert secret not in repr(snapshot) and secret not in repr(snapshot.origins)
+
+
+async def test_a_route_is_not_taken_for_a_model(answers: ScriptedServer, folder: Path) -> None:
+    (folder / "llm_master.toml").write_text('[routes.best]\ntargets = ["groq/a", "openai/b"]\nstrategy = "round-robin"\n')
+    with pytest.raises(ConfigurationError, match="'best' is a route"):
+        await QueryLLM().query("best", prompt="Hello")
+
+
+def test_keys_that_others_can_read_bring_one_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secrets = folder / "llm_master.secrets.toml"
+    secrets.write_text('[[providers]]\nname = "groq"\napi_key = "gsk-0123456789"\n')
+    secrets.chmod(0o644)
+    for _ in range(3):
+        QueryLLM(max_attempts=3)
+    assert [record.getMessage().count("chmod 600") for record in caplog.records] == [1]
+    assert "gsk-" not in caplog.text
