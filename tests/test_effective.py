@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.scripted import GATE, ScriptedServer
+from servers.scripted import FOREVER, GATE, ScriptedServer
 
 from llm_master import (
     PROVIDER_CONFIGS,
@@ -371,7 +371,7 @@ async def test_an_instruction_beside_an_image_and_in_the_plan(tmp_path: Path, se
 
 async def test_the_global_timeout_is_the_deadline_of_a_query(server: ScriptedServer) -> None:
     clock = FakeClock()
-    server.answer(GATE, times=None)
+    server.answer(delay=FOREVER, times=None)
     llm = QueryLLM(LLMConfig(environment={"ACME_API_BASE": server.base_url, "GLOBAL_TIMEOUT": "7"}, clock=clock))
     task = asyncio.create_task(llm.query("acme/m", prompt="Hello"))
     assert await server.until_asked()
@@ -615,7 +615,7 @@ async def test_a_stream_that_is_refused_at_once_takes_no_place() -> None:
 async def test_who_waits_too_long_for_a_place_is_told_so(server: ScriptedServer) -> None:
     clock = FakeClock()
     llm = QueryLLM(LLMConfig(environment={"ACME_API_BASE": server.base_url}, max_concurrent=1, clock=clock))
-    server.answer(GATE)
+    server.answer(delay=FOREVER)
     server.answer_json(ANSWER, times=None)
     first = asyncio.create_task(llm.query("acme/m", prompt="Hello"))
     assert await server.until_asked(1)
