@@ -311,7 +311,7 @@ def _options(declared: Declared, fields: Mapping[str, Any], origins: dict[tuple[
 
 
 def _models(declared: Declared, rows: Mapping[str, ProviderConfig], faults: list[str]) -> dict[str, ModelConfig]:
-    models = {}
+    models: dict[str, ModelConfig] = {}
     # Bare names first: what is said of one provider's model holds over them.
     for written, sourced in sorted(declared.models.items(), key=lambda item: "/" in item[0]):
         name = _by_provider(written, rows)
