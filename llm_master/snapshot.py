@@ -311,18 +311,21 @@ def _options(declared: Declared, fields: Mapping[str, Any], origins: dict[tuple[
 
 
 def _models(declared: Declared, rows: Mapping[str, ProviderConfig], faults: list[str]) -> dict[str, ModelConfig]:
-    models = {}
-    for written, sourced in declared.models.items():
+    models: dict[str, ModelConfig] = {}
+    # Bare names first: what is said of one provider's model holds over them.
+    for written, sourced in sorted(declared.models.items(), key=lambda item: "/" in item[0]):
         name = _by_provider(written, rows)
         provider, _, model = name.partition("/")
-        base = ModelRegistry.get_config(model, provider) if model and provider in rows else ModelRegistry.get_config(name)
+        base = models.get(name)  # spelt otherwise, or by its bare name
+        if base is None:
+            base = ModelRegistry.get_config(model, provider) if model and provider in rows else ModelRegistry.get_config(name)
         own = sourced.value.get("provider")
         if isinstance(own, str) and canonical(own) not in rows:
             faults.append(f"{sourced.origin}: model {written!r} is of {own!r}, which is no provider: {_near(own, rows) or 'declare it'}")
         if not model and base is None:
             # A bare name is that model's of every provider that has it.
             for known, row in ModelRegistry.CONFIGS.items():
-                if known.partition("/")[2] == name and known not in declared.models:
+                if known.partition("/")[2] == name:
                     with contextlib.suppress(ConfigurationError, PricingError, TypeError):  # told below
                         models[known] = attrs.evolve(row, **sourced.value)
         try:

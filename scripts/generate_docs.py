@@ -36,7 +36,7 @@ def providers() -> str:
         "",
         NOTICE,
         "",
-        "Each is one row of `PROVIDER_CONFIGS` in `llm_master/provider_configs.py`. Ask for a model as `PROVIDER/MODEL`, by a name with one of",
+        "Each is one row of `PROVIDER_CONFIGS` in `llm_master/provider_rows.py`. Ask for a model as `PROVIDER/MODEL`, by a name with one of",
         "the prefixes, or by the provider's name alone for its default model. The address is replaced by the second variable.",
         "",
         "| provider | key | address | replaced by | prefixes | default model |",
