@@ -251,7 +251,7 @@ class Engine:
             found = None
         if found is not None:
             return found
-        if model_name in self.snapshot.routes:
+        if isinstance(model_name, str) and model_name in self.snapshot.routes:
             raise ConfigurationError(f"{model_name!r} is a route of the settings, and routes cannot be asked yet: name one of its targets")
         route = self._resolver.resolve(model_name)
         row = self.snapshot.rows[route.provider]

@@ -138,6 +138,7 @@ def take(
     """
     rows = {canonical(row.name): row for row in table}
     origins: dict[tuple[str, str], str] = {}
+    files = files.under_own_names({canonical(alias): name for name, row in rows.items() for alias in row.aliases})
     faults = list(files.faults)
     tabled = set(rows)
     _lay(rows, files, default_class, origins, faults)

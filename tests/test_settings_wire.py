@@ -354,3 +354,13 @@ def test_keys_that_others_can_read_bring_one_warning(folder: Path, caplog: pytes
         QueryLLM(max_attempts=3)
     assert [record.getMessage().count("chmod 600") for record in caplog.records] == [1]
     assert "gsk-" not in caplog.text
+
+
+async def test_a_provider_by_its_other_name_is_the_same(answers: ScriptedServer, folder: Path) -> None:
+    (folder / "llm_master.toml").write_text(
+        f'[[providers]]\nname = "GoogleAI"\nbase_url = "{answers.url}/v1beta"\napi_key = "a-key-0123456789"\n'
+    )
+    (folder / "llm_master.toml").chmod(0o600)
+    snapshot = effective(LLMConfig())
+    assert "googleai" not in snapshot.rows
+    assert snapshot.rows["gemini"].base_url == f"{answers.url}/v1beta" and snapshot.keys["gemini"][0].secret == "a-key-0123456789"

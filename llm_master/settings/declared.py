@@ -96,6 +96,17 @@ class Declared:
             warnings=[*self.warnings, *over.warnings],
         )
 
+    def under_own_names(self, aliases: Mapping[str, str]) -> Declared:
+        """The same with each provider under its own name, which may stand here by another."""
+        if aliases.keys().isdisjoint((*self.providers, *self.keys)):
+            return self
+        renamed = attrs.evolve(self, providers={}, keys={})
+        for name, fields in self.providers.items():
+            renamed.providers.setdefault(aliases.get(name, name), {}).update(fields)
+        for name, keys in self.keys.items():
+            renamed.keys.setdefault(aliases.get(name, name), []).extend(keys)
+        return renamed
+
     def refuse(self) -> None:
         """Raise what is wrong, all of it at once.
 
