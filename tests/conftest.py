@@ -42,10 +42,16 @@ def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def _tables_restored() -> Iterator[None]:
+@pytest.fixture(scope="session")
+def _tables() -> list[tuple[Any, dict[str, Any]]]:
+    """Both tables, and what stands in them before any test."""
     tables: list[Any] = [PROVIDER_CONFIGS, ModelRegistry.CONFIGS]
-    before = [(table, table.version, dict(table)) for table in tables]
+    return [(table, dict(table)) for table in tables]
+
+
+@pytest.fixture(autouse=True)
+def _tables_restored(_tables: list[tuple[Any, dict[str, Any]]]) -> Iterator[None]:
+    before = [(table, table.version, rows) for table, rows in _tables]
     yield
     for table, version, rows in before:
         if table.version != version:

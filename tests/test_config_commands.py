@@ -216,15 +216,6 @@ def test_where_the_key_cannot_be_written_nothing_is(user: Path) -> None:
     assert not new.exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_is_not_to_be_written_to(user: Path) -> None:
-    user.parent.mkdir(parents=True)
-    user.parent.chmod(0o500)
-    done = add()
-    user.parent.chmod(0o700)
-    assert done.exit_code == 3 and "cannot be written" in done.stderr and not user.exists()
-
-
 def test_a_file_in_the_folders_place(user: Path) -> None:
     user.parent.parent.mkdir(parents=True)
     user.parent.write_text("")
