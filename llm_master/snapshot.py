@@ -357,6 +357,8 @@ def _must_have_address(
     fields = declared.providers.get(name, {})
     if rows[name].base_url is not None or not _speaks_http(rows[name]) or "base_url" in fields:
         return
+    if not fields and not declared.keys.get(name) and faults:
+        return  # all that it says is wrong, which has been said with its place
     origin = next(sourced.origin for sourced in (*fields.values(), *declared.keys.get(name, ()), Sourced(None, "a settings file")))
     hint = _near(name, tabled)
     if not hint and fields and fields.keys() <= _LIMITS:

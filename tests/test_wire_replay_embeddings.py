@@ -1,8 +1,7 @@
 """What providers really answered to embedding requests, served again over real HTTP; and what they were really asked, said by ``embed``.
 
-The vectors are read here a second time, from the format alone. Cohere's recordings are of its own ``/v2/embed``, while the
-row speaks the OpenAI-compatible address, whose shape is the openai recording's: they are left out until there is a class for that API. The
-recordings are not part of the project; where their folder is absent, this is skipped.
+The vectors are read here a second time, from the format alone. The recordings are not part of the project; where their folder is
+absent, this is skipped.
 """
 
 from __future__ import annotations
@@ -38,15 +37,16 @@ def _recordings(provider: str, ending: str) -> list[Any]:
 OPENAI = _recordings("openai", "/embeddings")
 GEMINI = _recordings("gemini", ":batchEmbedContents")
 VERTEX = _recordings("vertex", ":embedContent")
+COHERE = _recordings("cohere", "/v2/embed")
 
 
 def test_there_are_recordings_of_every_kind() -> None:
-    assert (len(OPENAI), len(GEMINI) > 5, len(VERTEX)) == (1, True, 1)
+    assert (len(OPENAI), len(GEMINI) > 5, len(VERTEX), len(COHERE)) == (1, True, 1, 2)
 
 
 @pytest.fixture
 def llm(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> QueryLLM:
-    for provider in ("OPENAI", "GEMINI", "VERTEX"):
+    for provider in ("OPENAI", "GEMINI", "VERTEX", "COHERE"):
         monkeypatch.setenv(f"{provider}_API_BASE", server.base_url)
         monkeypatch.setenv(f"{provider}_API_KEY", KEY)
     return QueryLLM(clock=FakeClock(auto_advance=True))
@@ -134,3 +134,24 @@ async def test_vertex(llm: QueryLLM, server: ScriptedServer, recording: dict[str
     both = await llm.embed(f"vertex/{model}", [text, text])
     assert len(both) == 2 and both.usage.input_tokens == 2 * response["usageMetadata"]["promptTokenCount"]
     assert [sent.json for sent in server.requests] == [request, request], "that API takes one text a request"
+
+
+@pytest.mark.parametrize("recording", COHERE)
+async def test_cohere(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
+    """By its own API, at its own place, though the settings moved the provider: whoever moves it moves all of it."""
+    request, response = recording["request"], recording["response"]
+    said = {name: value for name, value in request.items() if value is not None}
+    server.answer_json(response, headers=recording["headers"])
+    answer = await llm.embed(f"cohere/{request['model']}", request["texts"], input_type=request["input_type"], truncate=request["truncate"])
+    assert [vector.tolist() for vector in answer] == [in_32_bits(vector) for vector in response["embeddings"]["float"]]
+    assert answer.usage.input_tokens == response["meta"]["billed_units"]["input_tokens"]
+    assert answer.raw == response
+    assert (server.request.path, server.request.json) == ("/v2/embed", said)
+    assert server.request.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("recording", COHERE[:1])
+async def test_cohere_with_another_number_of_vectors(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
+    server.answer_json(recording["response"], times=None)
+    with pytest.raises(ServerError, match="1 vectors for 2 inputs"):
+        await llm.embed("cohere/embed-v4.0", ["a", "b"])
