@@ -388,19 +388,17 @@ _engines_lock = threading.Lock()
 _warned: set[str] = set()
 
 
-def engine_for(config: LLMConfig | None, overrides: Mapping[str, Any]) -> Engine:
+def engine_for(config: LLMConfig | None) -> Engine:
     """The engine for these settings: an existing one wherever they are equal to its."""
     global _last_default
-    default = config is None and not overrides
+    default = config is None
     if default:
         environment = current_environment()
         files = current_files(environment)
         last = _last_default
         if last is not None and last[0] is environment and last[1] is files and last[2] == PROVIDER_CONFIGS.version:
             return last[3]
-    if overrides:
-        config = config.replace(overrides) if config is not None else LLMConfig(**overrides)
-    elif config is None:
+    if config is None:
         config = _DEFAULT
     # Cheap and exact: the same environment object, the same fields, the same table.
     environment, files = config.environment, config.files

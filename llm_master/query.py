@@ -42,7 +42,7 @@ class QueryLLM:
         if config is not None and not isinstance(config, LLMConfig):
             raise TypeError(f"config is a {type(config).__name__}: give an LLMConfig, or fields by name as in QueryLLM(openai_api_key=...)")
         self._config = config if not overrides else (config or LLMConfig()).replace(overrides)
-        self._engine = engine_for(config, overrides)
+        self._engine = engine_for(self._config)
 
     @property
     def config(self) -> LLMConfig:
@@ -333,9 +333,9 @@ class QueryLLM:
         **options: Any,
     ) -> TokenCount:
         """How many tokens a conversation has: by the provider's own count where it offers one without charge, else estimated."""
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         from llm_master import operations
 
+        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         return await operations.count_tokens(call)
 
     async def estimate_cost(
@@ -350,9 +350,9 @@ class QueryLLM:
         **options: Any,
     ) -> CostEstimate:
         """What a query with these arguments would cost at most. Nothing is sent."""
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
         from llm_master import operations
 
+        call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
         return await operations.estimate_cost(call, options)
 
     def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:

@@ -191,15 +191,15 @@ def test_headers_are_one_whatever_their_case(tmp_path: Path) -> None:
 
 def test_the_same_settings_are_the_same_engine(tmp_path: Path) -> None:
     file = write(tmp_path / "llm_master.toml", "max_attempts = 3\n")
-    first = engine_for(None, {})
-    assert engine_for(None, {}) is first and engine_for(LLMConfig(), {}) is first and engine_for(LLMConfig.from_env(), {}) is first
-    assert engine_for(LLMConfig(config_file=file), {}) is first, "what counts is what they say"
-    assert engine_for(None, {"max_attempts": 3}) is first
+    first = engine_for(None)
+    assert engine_for(None) is first and engine_for(LLMConfig()) is first and engine_for(LLMConfig.from_env()) is first
+    assert engine_for(LLMConfig(config_file=file)) is first, "what counts is what they say"
+    assert engine_for(LLMConfig(max_attempts=3)) is first
     file.write_text("max_attempts = 4\n")
     os.utime(file, ns=(1, 1))
-    second = engine_for(None, {})
+    second = engine_for(None)
     assert second is not first and second.snapshot.options.max_attempts == 4
-    assert engine_for(LLMConfig(), {"max_attempts": 3}) is first
+    assert engine_for(LLMConfig().replace({"max_attempts": 3})) is first
 
 
 def test_a_replaced_config_keeps_where_it_reads(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_aliases_lead_on_with_the_options_of_each_step(tmp_path: Path) -> None:
         'first = {model = "second", options = {seed = 3}}\nsecond = {model = "acme/m", options = {seed = 2, temperature = 2}}\n'
         'whole = "acme"\n"gpt-4.1" = "acme/other"\n'
     )
-    engine = engine_for(of_file(tmp_path, text), {})
+    engine = engine_for(of_file(tmp_path, text))
     route = engine.target("first").route
     assert (route.provider, route.model) == ("acme", "wire-m") and route.options == {"seed": 3, "temperature": 2, "top_p": 1.0}
     assert "alias of 'acme/m' (s.toml:7)" in route.why
@@ -264,7 +264,7 @@ def test_aliases_lead_on_with_the_options_of_each_step(tmp_path: Path) -> None:
 
 
 def test_an_alias_that_leads_nowhere_or_round(tmp_path: Path) -> None:
-    engine = engine_for(of_file(tmp_path, '[aliases]\nfast = "no-such-thing"\n'), {})
+    engine = engine_for(of_file(tmp_path, '[aliases]\nfast = "no-such-thing"\n'))
     with pytest.raises(UnknownModelError, match="no-such-thing"):
         engine.target("fast")
     with pytest.raises(UnknownModelError, match="'fast'"):
@@ -282,7 +282,7 @@ def test_models_of_settings_leave_the_registry_alone(tmp_path: Path) -> None:
         '[models."OpenAI/gpt-4.1"]\ninput_price_per_million = 9\n[models."gpt-4.1-mini"]\nrate_limit_rpm = 7\n'
         '[models.own]\nprovider = "openai"\ninput_price_per_million = 1\n[limits."openai/gpt-4.1"]\nrpm = 5\n'
     )
-    engine = engine_for(of_file(tmp_path, text, environment={"OPENAI_API_KEY": KEY}), {})
+    engine = engine_for(of_file(tmp_path, text, environment={"OPENAI_API_KEY": KEY}))
     known = before["openai/gpt-4.1"]
     for name in ("gpt-4.1", "openai/gpt-4.1"):
         model = engine.target(name).model
@@ -394,8 +394,8 @@ def test_a_provider_that_is_switched_off_and_a_preferred_one(tmp_path: Path) -> 
     text = acme(base_url="https://a.ai/v1") + 'ignore_models = ["gpt-4.1-*"]\n[[providers]]\nname = "openai"\nenabled = false\n'
     config = of_file(tmp_path, text, environment={"OPENAI_API_KEY": KEY})
     with pytest.raises(ConfigurationError, match=r"switched off by s\.toml"):
-        engine_for(config, {}).target("gpt-4.1")
-    engine = engine_for(config, {"preferred_provider": "acme"})
+        engine_for(config).target("gpt-4.1")
+    engine = engine_for(config.replace({"preferred_provider": "acme"}))
     route = engine.target("gpt-4.1").route
     assert route.provider == "acme" and "is switched off" in route.why
     with pytest.raises(UnknownModelError, match="not to be asked of 'acme'"):
@@ -407,8 +407,8 @@ def test_the_preferred_provider() -> None:
         QueryLLM(LLMConfig(environment={"PREFERRED_PROVIDER": "gorq"}))
     auto = {"PREFERRED_PROVIDER": "auto"}
     with pytest.raises(UnknownModelError):
-        engine_for(LLMConfig(environment=auto), {}).target("no-such-thing")
-    engine = engine_for(LLMConfig(environment={**auto, "GROQ_API_KEY": KEY, "GROQ_ENABLED": "false", "MISTRAL_API_KEY": KEY}), {})
+        engine_for(LLMConfig(environment=auto)).target("no-such-thing")
+    engine = engine_for(LLMConfig(environment={**auto, "GROQ_API_KEY": KEY, "GROQ_ENABLED": "false", "MISTRAL_API_KEY": KEY}))
     assert engine.target("no-such-thing").route.provider == "mistral"
 
 
@@ -417,7 +417,7 @@ def test_the_preferred_provider() -> None:
 )
 def test_globs_of_models_that_are_not_to_be_asked(tmp_path: Path, asked: str, goes: bool) -> None:
     text = acme(base_url="https://a.ai/v1") + 'ignore_models = ["old-*"]\nwhitelist_models = ["old-3"]\n[aliases]\nnick = "acme/old-9"\n'
-    engine = engine_for(of_file(tmp_path, text), {})
+    engine = engine_for(of_file(tmp_path, text))
     if goes:
         assert engine.target(asked).route.provider == "acme"
     else:

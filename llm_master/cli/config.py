@@ -96,7 +96,7 @@ def explain(model: str, *, as_json: bool) -> None:
     from llm_master.rows import key_variables
 
     try:
-        engine = engine_for(None, {})
+        engine = engine_for(None)
         target = engine.target(model)
     except LLMError as exc:
         fail(exc)
