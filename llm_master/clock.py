@@ -38,5 +38,9 @@ class Clock:
         """Call ``callback`` on the running event loop after ``seconds``."""
         return asyncio.get_running_loop().call_later(seconds, callback)
 
+    def wake_later(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
+        """The same for one who waits for just that, as in ``sleep``, and has nothing to do before."""
+        return self.call_later(seconds, callback)
+
 
 SYSTEM_CLOCK = Clock()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
-import weakref
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +11,20 @@ import attrs
 from llm_master import pricing
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
-from llm_master.dispatch.gate import Gate
+from llm_master.dispatch.hooks import Hooks
+from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
+from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.resolve import Resolver, Route
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, instructed, kinds, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
-from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
-from llm_master.providers.base import BaseLLMProvider, load, translates
+from llm_master.providers.base import BaseLLMProvider, can_stream, load, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
-from llm_master.rows import ModelConfig, ProviderConfig, base_variable, canonical, key_variables
-from llm_master.settings.declared import Declared, ModelSettings
-from llm_master.settings.environment import Environment, current_environment
-from llm_master.settings.files import current_files
+from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
+from llm_master.settings.declared import ModelSettings
 from llm_master.snapshot import Snapshot, provider_class
 from llm_master.types import Message
 
@@ -37,19 +32,19 @@ if TYPE_CHECKING:
     from llm_master.structured import How, Wanted
 
 
-logger = logging.getLogger("llm_master.settings")
-
-
 class Engine:
     """What all ``QueryLLM`` objects with equal settings share: rows, keys, providers, resolved names."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._providers: dict[object, BaseLLMProvider] = {}
+        self._providers: dict[tuple[object, Key | None], BaseLLMProvider] = {}
         self._targets: dict[str, Target] = {}
         self._registry_version = ModelRegistry.CONFIGS.version
         self._drop = snapshot.options.on_unsupported == "drop"
-        self._gates = {name: _gate(row, snapshot.options.max_concurrent) for name, row in snapshot.rows.items()}
+        settings = snapshot.options
+        self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent)
+        hooked = settings.on_attempt is not None or settings.on_response is not None
+        self._hooks = Hooks(settings.on_attempt, settings.on_response) if hooked else None
         self._resolver = Resolver(
             snapshot.rows,
             usable=snapshot.usable,
@@ -78,8 +73,8 @@ class Engine:
         if options:
             if "on_unsupported" in options:
                 drop = _drops(options.pop("on_unsupported"))
-            if not _ATTACHMENTS.isdisjoint(options):
-                given = {_ATTACHED.get(name, name): options.pop(name) for name in _ATTACHMENTS.intersection(options)}
+            if not ATTACHMENTS.isdisjoint(options):
+                given = {_ATTACHED.get(name, name): options.pop(name) for name in ATTACHMENTS.intersection(options)}
                 conversation = with_attachments(conversation, **{name: value for name, value in given.items() if value is not None})
             check_names(options)
             for value in options.values():
@@ -92,7 +87,7 @@ class Engine:
         route = target.route
         if route.options:
             options = {**route.options, **options}
-        provider = self._providers.get(target.provider_key) or self._provider(target)
+        provider: BaseLLMProvider = target.line.slots[0].provider
         if target.settings is not None:
             conversation = instructed(conversation, target.settings)
         pending = None
@@ -135,7 +130,7 @@ class Engine:
             options = said.options
             renamed |= said.renamed
             dropped += said.dropped + said.unsupported
-        call = self._call(target, provider, conversation, options, renamed, dropped, timeout, deadline, extra_body)
+        call = self._call(target, conversation, options, renamed, dropped, timeout, deadline, extra_body)
         if pending is not None:
             call.before = [_loading(pending)]
         if form is not None:
@@ -158,19 +153,18 @@ class Engine:
         check_names(options)
         options = {option: value for option, value in options.items() if value is not None}
         target = self.target(model_name)
-        provider = self._providers.get(target.provider_key) or self._provider(target)
+        provider: BaseLLMProvider = target.line.slots[0].provider
         refuse_lacking((capability,), target.lacking, model_name)
         if getattr(type(provider), name) is getattr(BaseLLMProvider, name):
             raise provider.cannot(OPERATIONS[name])
         options = {**target.route.options, **options}
         renamed, refused = rename(options, target.renames, target.route.provider)
         refuse(refused, target.route.provider, drop=drop)
-        return self._call(target, provider, payload, options, renamed, refused, timeout, deadline, extra_body, name)
+        return self._call(target, payload, options, renamed, refused, timeout, deadline, extra_body, name)
 
     def _call(
         self,
         target: Target,
-        provider: BaseLLMProvider,
         payload: Sequence[Any],
         options: dict[str, Any],
         renamed: Mapping[str, str],
@@ -193,23 +187,38 @@ class Engine:
         if deadline.__class__ not in _NUMBERS or not deadline > 0:
             raise InvalidRequestError(f"deadline is {deadline!r}: give seconds above 0")
         settings = self.snapshot.options
-        keys = self.snapshot.keys[target.route.provider]
         return Call(
             target,
-            provider,
-            keys[0] if keys else None,
+            target.line,
             payload,
             options,
             renamed,
             dropped,
             operation=operation,
+            streams=target.streams,
             timeout=timeout,
             deadline=deadline,
             max_attempts=settings.max_attempts,
             clock=settings.clock,
             translate=translated,
-            gate=self._gates[target.route.provider],
+            hooks=self._hooks,
         )
+
+    def elsewhere(self, call: Call) -> list[str]:
+        """Names by which other usable providers know the same model."""
+        route = call.target.route
+        asked = {call.target.name.rpartition("/")[2], route.model, route.model.rpartition("/")[2]}
+        found = []
+        for name, row in self.snapshot.rows.items():
+            if name == route.provider or not self.snapshot.usable(name):
+                continue
+            known = {model: f"{name}/{model}" for model in asked if model in row.models or self._config(model, name) is not None}
+            # A gateway knows it with its maker's name before it.
+            gateway = f"{route.provider}/{route.model}"
+            if gateway in row.models or f"{name}/{gateway}" in ModelRegistry.CONFIGS:
+                known[gateway] = f"{name}/{gateway}"
+            found += list(known.values())[:1]
+        return found
 
     def media_policy(self, target: Target, provider: BaseLLMProvider) -> MediaPolicy:
         """How media that go to this target are loaded."""
@@ -282,24 +291,33 @@ class Engine:
             def look_up() -> Any:
                 return pricing.look_up(base_url, model)
 
+        kind: object = (route.provider, cls) if cls is not None else route.provider
+
+        def bind(key: Key | None) -> BaseLLMProvider:
+            return self._provider(route, kind, cls, key)
+
+        line = self._pools.line(route.provider, kind, route.model, config, bind)
         if len(self._targets) >= _TARGETS:
             self._targets.clear()
         target = self._targets[model_name] = Target(
-            model_name, route, row, config, look_up, cls, settings if settings is not None and settings.system_instruction else None
+            model_name, route, row, config, look_up, line, settings if settings is not None and settings.system_instruction else None
         )
+        # Of a model that is known not to stream, and of what a generator makes, the whole is the only piece.
+        target.streams = target.streams and route.generator is None and can_stream(line.slots[0].provider)
         return target
 
-    def _provider(self, target: Target) -> BaseLLMProvider:
-        name = target.route.provider
-        row = self.snapshot.rows[name]
-        keys = self.snapshot.keys[name]
-        bound = attrs.evolve(row, api_key=keys[0].secret if keys else None)
-        cls: type[BaseLLMProvider] = target.provider_class or provider_class(row)
-        provider = ShortForm(bound, cls) if issubclass(cls, BaseProvider) else cls(bound)
+    def _provider(self, route: Route, kind: object, cls: type | None, key: Key | None) -> BaseLLMProvider:
+        provider = self._providers.get((kind, key))
+        if provider is not None:
+            return provider
+        row = self.snapshot.rows[route.provider]
+        bound = attrs.evolve(row, api_key=key.secret if key is not None else None)
+        made: type[BaseLLMProvider] = cls or provider_class(row)
+        provider = ShortForm(bound, made) if issubclass(made, BaseProvider) else made(bound)
         if not isinstance(provider, BaseLLMProvider):
             raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
         # Of two threads that come here at once, both get the object that was first.
-        return self._providers.setdefault(target.provider_key, provider)
+        return self._providers.setdefault((kind, key), provider)
 
     def _config(self, name: str, provider: str | None = None) -> ModelConfig | None:
         """What is known of a model: by the settings, else by the registry."""
@@ -343,12 +361,6 @@ class Engine:
         )
 
 
-def _gate(row: ProviderConfig, otherwise: int | None) -> Gate | None:
-    """The bound on requests in flight: the row's, else that of all providers; per key as well."""
-    limits = [limit for limit in (row.max_concurrent or otherwise, row.max_concurrent_per_key) if limit is not None]
-    return Gate(min(limits)) if limits else None
-
-
 def _drops(unsupported: Any) -> bool:
     if unsupported not in ("error", "drop"):
         raise InvalidRequestError(f'on_unsupported is {unsupported!r}: give "error" or "drop"')
@@ -367,7 +379,7 @@ def _loading(policy: MediaPolicy) -> Callable[[Call], Awaitable[None]]:
 OPERATIONS = {"embed": "make embeddings", "moderate": "moderate", "rerank": "rerank", "speech": "speak"}
 """The provider's other methods, in words."""
 
-_ATTACHMENTS = frozenset({"images", "image_paths", "image_details", "audio_paths", "files", "parts"})
+ATTACHMENTS = frozenset({"images", "image_paths", "image_details", "audio_paths", "files", "parts"})
 """Options that are no options but media, for the last user message."""
 
 _ATTACHED = {"audio_paths": "audio"}
@@ -378,56 +390,3 @@ _NUMBERS = (int, float)
 
 _TARGETS = 10_000
 """Resolved names kept per engine. Names that come from users' input are unbounded in number."""
-
-_ENGINES = 64
-"""Engines kept although nobody holds one, so that a ``QueryLLM()`` per query finds the same again."""
-
-_recent: OrderedDict[tuple[Any, ...], Engine] = OrderedDict()
-_all: weakref.WeakSet[Engine] = weakref.WeakSet()
-_engines_lock = threading.Lock()
-_warned: set[str] = set()
-
-
-def engine_for(config: LLMConfig | None) -> Engine:
-    """The engine for these settings: an existing one wherever they are equal to its."""
-    global _last_default
-    default = config is None
-    if default:
-        environment = current_environment()
-        files = current_files(environment)
-        last = _last_default
-        if last is not None and last[0] is environment and last[1] is files and last[2] == PROVIDER_CONFIGS.version:
-            return last[3]
-    if config is None:
-        config = _DEFAULT
-    # Cheap and exact: the same environment object, the same fields, the same table.
-    environment, files = config.environment, config.files
-    quick = (config.fingerprint(), environment, files, PROVIDER_CONFIGS.version)
-    try:
-        with _engines_lock:
-            engine = _recent.get(quick)
-            if engine is not None:
-                _recent.move_to_end(quick)
-                if default:
-                    _last_default = (environment, files, PROVIDER_CONFIGS.version, engine)
-                return engine
-    except TypeError:
-        raise ConfigurationError("a field of LLMConfig has a value of the wrong kind: keys, addresses and names are strings") from None
-    snapshot = effective(config)
-    with _engines_lock:
-        engine = next((known for known in _all if known.snapshot == snapshot), None)
-        if engine is None:
-            for warning in snapshot.warnings:
-                if warning not in _warned:
-                    _warned.add(warning)
-                    logger.warning("%s", warning)
-            engine = Engine(snapshot)
-            _all.add(engine)
-        _recent[quick] = engine
-        if len(_recent) > _ENGINES:
-            _recent.popitem(last=False)
-    return engine
-
-
-_last_default: tuple[Environment, Declared, int, Engine] | None = None
-_DEFAULT = LLMConfig()

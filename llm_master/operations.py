@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from llm_master.dispatch.call import Call, total_cost
+from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import refuse_lacking
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
+from llm_master.dispatch.sending import total_cost
 from llm_master.dispatch.time_limit import TimeLimit
 from llm_master.engine import Engine
 from llm_master.errors import ContentPolicyError, InvalidRequestError, LLMError, ServerError
@@ -268,7 +269,9 @@ async def _vectors(call: Call) -> EmbeddingResponse:
             provider=call.receipt.provider,
             model=call.target.route.model,
         )
-        call.write_failure(error, "raised")
+        error.receipt = call.receipt
+        if call.attempt is not None:
+            call.attempt.error, call.attempt.then = f"ServerError: {error}", "raised"
         raise error
     return answer
 

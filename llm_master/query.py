@@ -10,11 +10,12 @@ from llm_master import transport
 from llm_master.background import run_in_background
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.stream import LLMStream
-from llm_master.engine import engine_for
+from llm_master.engines import engine_for
 from llm_master.errors import InvalidRequestError
+from llm_master.fallbacks import fallbacks
 from llm_master.messages import loaded_now
 from llm_master.provider_configs import LLMConfig
-from llm_master.providers.base import BaseLLMProvider, can_stream
+from llm_master.providers.base import BaseLLMProvider
 from llm_master.types import LLMResponse, Message, Plan
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class QueryLLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
+        fallback_model: str | Sequence[str] | None = None,
+        fallback_config: Mapping[str, Any] | None = None,
+        priority: int = 0,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMResponse: ...
@@ -88,6 +92,9 @@ class QueryLLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
+        fallback_model: str | Sequence[str] | None = None,
+        fallback_config: Mapping[str, Any] | None = None,
+        priority: int = 0,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMStream: ...
@@ -105,6 +112,9 @@ class QueryLLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
+        fallback_model: str | Sequence[str] | None = None,
+        fallback_config: Mapping[str, Any] | None = None,
+        priority: int = 0,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMResponse | LLMStream:
@@ -123,6 +133,10 @@ class QueryLLM:
             tools: Functions that the model may call, as in OpenAI's chat completions.
             timeout: Seconds for one attempt; of a stream, to the first delta and between deltas. The row's if ``None``.
             deadline: Seconds for the query with all its waits and repetitions; that of the settings (600) if ``None``.
+            fallback_model: Who answers where this model fails: a name, or several in order. See docs/limits.md.
+            fallback_config: The fallbacks' options; they get none of ``options``. ``tools``, ``response_format``, ``timeout`` and
+                ``extra_body`` may stand here as well, in place of the query's own.
+            priority: Of those that wait for a limit, the higher goes first.
             extra_body: Added to the request's body as it is.
             **options: ``temperature``, ``max_tokens``, ...; names that are not known go to the provider as they are.
                 ``images``, ``image_paths``, ``image_details``, ``audio_paths``, ``files`` and ``parts`` go with the last user
@@ -135,13 +149,25 @@ class QueryLLM:
             InvalidOutputError: The answer is not of the form of ``response_format``; ``.response`` holds it.
             LLMError: See ``llm_master.errors``; each carries ``.receipt`` once something was tried.
         """
-        if moderation is not True and moderation:
-            options["moderation"] = moderation  # the provider's own option of that name
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        if moderation is True or repair:
-            self._guard(call, moderation=moderation is True, repair=repair, stream=stream)
+        call = self._call(
+            model_name,
+            messages,
+            prompt,
+            moderation,
+            response_format,
+            repair,
+            tools,
+            timeout,
+            deadline,
+            fallback_model,
+            fallback_config,
+            priority,
+            extra_body,
+            options,
+            stream=stream,
+        )
         if stream:
-            return await LLMStream(call, streams=_streams(call)).connect()
+            return await LLMStream(call).connect()
         return await call.answer()  # type: ignore[no-any-return]
 
     def stream(
@@ -156,16 +182,31 @@ class QueryLLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
+        fallback_model: str | Sequence[str] | None = None,
+        fallback_config: Mapping[str, Any] | None = None,
+        priority: int = 0,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> LLMStream:
         """Ask a model for its answer in pieces; arguments and errors as in :meth:`query`. Connects at first iteration."""
-        if moderation is not True and moderation:
-            options["moderation"] = moderation  # the provider's own option of that name
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        if moderation is True or repair:
-            self._guard(call, moderation=moderation is True, repair=repair, stream=True)
-        return LLMStream(call, streams=_streams(call))
+        call = self._call(
+            model_name,
+            messages,
+            prompt,
+            moderation,
+            response_format,
+            repair,
+            tools,
+            timeout,
+            deadline,
+            fallback_model,
+            fallback_config,
+            priority,
+            extra_body,
+            options,
+            stream=True,
+        )
+        return LLMStream(call)
 
     def plan(
         self,
@@ -180,6 +221,9 @@ class QueryLLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
+        fallback_model: str | Sequence[str] | None = None,
+        fallback_config: Mapping[str, Any] | None = None,
+        priority: int = 0,
         extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Plan:
@@ -187,10 +231,24 @@ class QueryLLM:
 
         It need not be awaited, and may be.
         """
+        call = self._call(
+            model_name,
+            messages,
+            prompt,
+            False if moderation is True else moderation,
+            response_format,
+            False,
+            tools,
+            timeout,
+            deadline,
+            fallback_model,
+            fallback_config,
+            priority,
+            extra_body,
+            options,
+            stream=stream,
+        )
         del repair  # of what comes back
-        if moderation is not True and moderation:
-            options["moderation"] = moderation
-        call = self._engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
         provider: BaseLLMProvider = call.provider  # type: ignore[assignment]  # dispatch knows only what it asks of one
         if call.before is not None:
             call.messages = loaded_now(call.messages, self._engine.media_policy(call.target, provider))
@@ -202,7 +260,7 @@ class QueryLLM:
         receipt = call.receipt
         plan.provider, plan.model, plan.why = receipt.provider, call.target.route.model, receipt.why
         plan.renamed, plan.dropped = receipt.renamed, receipt.dropped
-        plan.key = call.key.name if call.key is not None else None
+        plan.key = call.line.slots[0].state.name
         return plan
 
     def query_sync(self, model_name: str, messages: Sequence[Message] | None = None, **arguments: Any) -> LLMResponse:
@@ -355,18 +413,47 @@ class QueryLLM:
         call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
         return await operations.estimate_cost(call, options)
 
-    def _guard(self, call: Call, *, moderation: bool, repair: bool, stream: bool) -> None:
+    def _call(
+        self,
+        model_name: str,
+        messages: Sequence[Message] | None,
+        prompt: str | None,
+        moderation: Any,
+        response_format: Any,
+        repair: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        timeout: float | None,
+        deadline: float | None,
+        fallback_model: str | Sequence[str] | None,
+        fallback_config: Mapping[str, Any] | None,
+        priority: int,
+        extra_body: Mapping[str, Any] | None,
+        options: dict[str, Any],
+        *,
+        stream: bool,
+    ) -> Call:
+        """Check, resolve and translate a query and its fallbacks. Nothing is sent yet."""
+        engine = self._engine
+        if moderation is not True and moderation:
+            options["moderation"] = moderation  # the provider's own option of that name
+        falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
+        given = dict(options) if falls_back else options
+        call = engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
+        if falls_back:
+            content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
+            call.fallbacks = list(fallbacks(engine, call, fallback_model, fallback_config, content, given))
+        if priority:
+            if isinstance(priority, bool) or not isinstance(priority, int):
+                raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
+            call.priority = priority
         if repair:
             if call.wanted is None:
                 raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")
             if stream:
                 raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
             call.repair = True
-        if moderation:
+        if moderation is True:
             from llm_master import operations
 
-            call.before = [*(call.before or ()), operations.judge(self._engine)]
-
-
-def _streams(call: Call) -> bool:
-    return call.target.streams and call.target.route.generator is None and can_stream(call.provider)  # type: ignore[arg-type]
+            call.before = [*(call.before or ()), operations.judge(engine)]
+        return call

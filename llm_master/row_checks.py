@@ -94,7 +94,17 @@ STRUCTURED = ("json_schema", "tool", "json_object", "prompt")
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("name", "display_name", "api_key_attr", "currency"), _is_text, "give a string"),
-    (("default_model", "quota", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
+    (("default_model", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
+    (
+        ("quota",),
+        lambda value: _is_text_or_none(value) or _is_text_map(value),
+        'give one name if all keys share a quota, or {"ACME_API_KEY_1": "name"}',
+    ),
+    (
+        ("key_priorities",),
+        lambda value: isinstance(value, Mapping) and all(isinstance(k, str) and type(v) is int for k, v in value.items()),
+        'give {"ACME_API_KEY_1": 1}, a whole number for the name of a key\'s variable',
+    ),
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
     (("query", "headers", "display_names"), _is_text_map, 'give {"name": "value"}, both strings'),
     (
@@ -122,7 +132,11 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("embed_batch_size", "embed_batch_tokens"), lambda value: value is not None and positive_int(value), "give a whole number above 0"),
     (("renames",), _is_renames, 'give {"our name": "its name"}, or None for its name where the API refuses the option'),
     (("enabled", "requires_key", "supports_caching", "skip_cost_calculation", "verify_ssl"), _is_bool, "give True or False"),
-    (("rpm", "tpm", "max_concurrent", "max_concurrent_per_key"), positive_int, "give a whole number above 0, or None for no limit"),
+    (
+        ("rps", "rpm", "rpd", "tpm", "input_tpm", "output_tpm", "max_concurrent", "max_concurrent_per_key"),
+        positive_int,
+        "give a whole number above 0, or None for no limit",
+    ),
     (("timeout",), lambda value: _is_number(value) and value > 0, "give seconds above 0"),
     (
         ("max_retries",),

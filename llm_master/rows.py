@@ -95,14 +95,20 @@ class ProviderConfig:
         supports_caching: Whether the provider caches prompts.
         skip_cost_calculation: Cost is never calculated (what the provider bills itself still counts).
         currency: ISO 4217 code of the provider's prices.
-        rpm: Requests per minute; ``None`` is no limit.
-        tpm: Tokens per minute; ``None`` is no limit.
-        max_concurrent: Requests in flight; ``None`` is no limit.
+        rps: Requests per second of one quota, over all models; ``None`` is no limit, here and below.
+        rpm: The same per minute.
+        rpd: The same per day.
+        tpm: Tokens per minute, those that come in and go out together.
+        input_tpm: Tokens that go in, where the provider limits them apart.
+        output_tpm: Tokens that come out.
+        max_concurrent: Requests in flight to this provider.
         max_concurrent_per_key: The same for each key.
         rotation_mode: How keys are used: ``balanced``, or ``sequential``, one until it fails, for the provider's cache.
+        key_priorities: Name of a key's variable -> its priority, 0 if it is not named: keys of a higher one are used before others.
         ignore_models: Globs of models that are not to be asked.
         whitelist_models: Globs of models that are to be asked although ``ignore_models`` names them.
-        quota: Name of a quota that several keys share.
+        quota: Name of the quota that all keys share, also with other rows that name it; or name of a key's variable -> name of
+            its quota. Keys that are not named have each a quota of their own. A limit, or a 429, holds for a quota.
         timeout: Seconds for one attempt; of a stream, to the first delta and between deltas.
         max_retries: Repetitions after a failure that may pass; 0 means one send.
         verify_ssl: Whether the server's certificate is checked.
@@ -141,14 +147,19 @@ class ProviderConfig:
     supports_caching: bool = False
     skip_cost_calculation: bool = False
     currency: str = "USD"
+    rps: int | None = None
     rpm: int | None = None
+    rpd: int | None = None
     tpm: int | None = None
+    input_tpm: int | None = None
+    output_tpm: int | None = None
     max_concurrent: int | None = None
     max_concurrent_per_key: int | None = None
     rotation_mode: str = "balanced"
+    key_priorities: Mapping[str, int] = attrs.field(factory=dict, converter=_dict)
     ignore_models: tuple[str, ...] = attrs.field(default=(), converter=_names)
     whitelist_models: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    quota: str | None = None
+    quota: str | Mapping[str, str] | None = attrs.field(default=None, converter=_dict)
     timeout: float = 600
     max_retries: int = 2
     verify_ssl: bool = True
@@ -274,6 +285,9 @@ def _capabilities(value: Any) -> Any:
     return value
 
 
+RATES: tuple[str, ...] = ("rps", "rpm", "rpd", "tpm", "input_tpm", "output_tpm")
+"""Fields of a provider's row that limit a rate; a model's are called the same behind ``rate_limit_``."""
+
 _PRICES = (
     "input_price_per_million",
     "output_price_per_million",
@@ -313,8 +327,13 @@ class ModelConfig:
         price_tiers: Prices of requests with longer input; the highest one passed holds for the whole request.
         prices_vary: The provider charges by time of day or by route, so that a cost by these prices is an estimate.
         prices_hold_until: ISO date of the first day on which these prices no longer hold; from then on, an estimate.
-        rate_limit_rpm: Requests per minute.
-        rate_limit_tpm: Tokens per minute.
+        rate_limit_rps: Requests per second of one quota; ``None`` is no limit, here and below.
+        rate_limit_rpm: The same per minute.
+        rate_limit_rpd: The same per day.
+        rate_limit_tpm: Tokens per minute, those that come in and go out together.
+        rate_limit_input_tpm: Tokens that go in, where the provider limits them apart.
+        rate_limit_output_tpm: Tokens that come out.
+        max_concurrent: Requests in flight with one quota.
         context_window: Tokens of input and output together.
         max_output_tokens: Tokens of output.
         supports_streaming: ``False`` only where the model is known not to stream.
@@ -343,8 +362,13 @@ class ModelConfig:
     price_tiers: tuple[PriceTier, ...] = attrs.field(default=(), converter=_tiers)
     prices_vary: bool = False
     prices_hold_until: str | None = None
+    rate_limit_rps: int | None = None
     rate_limit_rpm: int | None = None
+    rate_limit_rpd: int | None = None
     rate_limit_tpm: int | None = None
+    rate_limit_input_tpm: int | None = None
+    rate_limit_output_tpm: int | None = None
+    max_concurrent: int | None = None
     context_window: int | None = None
     max_output_tokens: int | None = None
     supports_streaming: bool = True
@@ -366,7 +390,7 @@ class ModelConfig:
                     raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")
         faults = [
             f"{field} is {getattr(self, field)!r}: give a whole number above 0, or None if there is no limit or it is unknown"
-            for field in ("rate_limit_rpm", "rate_limit_tpm", "context_window", "max_output_tokens")
+            for field in (*(f"rate_limit_{rate}" for rate in RATES), "max_concurrent", "context_window", "max_output_tokens")
             if not positive_int(getattr(self, field))
         ]
         if not _is_day(self.prices_hold_until):

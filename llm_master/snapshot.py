@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
@@ -19,68 +18,13 @@ from llm_master.providers.base import BaseLLMProvider, load
 from llm_master.providers.http import HTTPProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.row_checks import base_url_faults
-from llm_master.rows import ModelConfig, ProviderConfig, canonical, key_attr
+from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_attr
+from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment
+from llm_master.settings.options import Options
 from llm_master.settings.variable_values import laid_over, with_path
 from llm_master.settings.variables import read_variables
-
-
-def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-        raise ConfigurationError(f"{attribute.name} is {value!r}: give a number above 0")
-
-
-def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigurationError(f"{attribute.name} is {value!r}: give a whole number of at least 1")
-
-
-def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name} is {value!r}: give True or False")
-
-
-def _manner(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value not in ("error", "drop"):
-        raise ConfigurationError(f'{attribute.name} is {value!r}: give "error" or "drop"')
-
-
-def _name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise ConfigurationError(f"{attribute.name} is {value!r}: give a name")
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What ``LLMConfig`` holds beside keys and addresses."""
-
-    preferred_provider: str | None = attrs.field(default=None, validator=_name)
-    default_model: str | None = attrs.field(default=None, validator=_name)
-    max_attempts: int = attrs.field(default=10, validator=_whole)
-    deadline: float = attrs.field(default=600.0, validator=_positive)
-    on_unsupported: str = attrs.field(default="error", validator=_manner)
-    max_concurrent: int | None = attrs.field(default=None, validator=_whole)
-    enable_fallback: bool = attrs.field(default=False, validator=_flag)
-    moderation_model: str | None = attrs.field(default=None, validator=_name)
-    max_media_bytes: int = attrs.field(default=20 * 2**20, validator=_whole)
-    allow_private_urls: bool = attrs.field(default=False, validator=_flag)
-    clock: Clock = SYSTEM_CLOCK
-
-
-@attrs.frozen
-class Alias:
-    """Another name of a model.
-
-    Attributes:
-        model: The name that is resolved in its place; no alias itself.
-        options: Options of each call by this name; the call's own win.
-        origin: Where it stands.
-    """
-
-    model: str
-    options: Mapping[str, Any]
-    origin: str
 
 
 _ADDED = frozenset({"headers", "query", "models", "renames"})
@@ -173,7 +117,7 @@ def take(
         rows,
         _models(declared, rows, faults),
         {_by_provider(name, rows): own for name, own in declared.model_settings.items()},
-        _aliases(declared),
+        aliases_of(declared),
         {name: route.value for name, route in declared.routes.items()},
         origins,
         tuple(dict.fromkeys(faults)),
@@ -347,7 +291,7 @@ def _near(name: str, rows: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-_LIMITS = frozenset({"rpm", "tpm", "max_concurrent"})
+_LIMITS = frozenset({*RATES, "max_concurrent", "max_concurrent_per_key"})
 
 
 def _must_have_address(
@@ -372,7 +316,7 @@ def _must_have_address(
 def _check_options(declared: Declared, faults: list[str]) -> None:
     """Options that stand in settings are spelt as those of a call are."""
     places = [(f"{own.origin}: model {name!r}", own.options) for name, own in declared.model_settings.items()]
-    places += [(f"{sourced.origin}: alias {name!r}", _step(sourced.value)[1]) for name, sourced in declared.aliases.items()]
+    places += [(f"{sourced.origin}: alias {name!r}", step(sourced.value)[1]) for name, sourced in declared.aliases.items()]
     for place, options in places:
         for name in options:
             try:
@@ -381,28 +325,6 @@ def _check_options(declared: Declared, faults: list[str]) -> None:
                 near = str(exc).partition(" If ")[0]
                 is_argument = near.endswith(f"did you mean {name!r}?")
                 faults.append(f"{place}: " + (f"{name!r} is an argument of each call and no option: leave it out" if is_argument else near))
-
-
-def _aliases(declared: Declared) -> dict[str, Alias]:
-    """Each alias with what it leads to in the end, and the options of all steps, the first step's on top.
-
-    Of one that leads to itself the files' reader has said so already.
-    """
-    aliases = {}
-    for name, sourced in declared.aliases.items():
-        (model, options), seen = _step(sourced.value), [name]
-        while model in declared.aliases and model not in seen:
-            seen.append(model)
-            model, beneath = _step(declared.aliases[model].value)
-            options = {**beneath, **options}
-        if model not in seen:
-            aliases[name] = Alias(model, options, sourced.origin)
-    return aliases
-
-
-def _step(value: Any) -> tuple[str, dict[str, Any]]:
-    """What an alias stands for: ``"model"``, or ``{"model": ..., "options": {...}}``."""
-    return (value, {}) if isinstance(value, str) else (value["model"], dict(value.get("options") or {}))
 
 
 def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:

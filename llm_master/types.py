@@ -126,6 +126,7 @@ class Attempt:
     Attributes:
         provider: Name of the provider's row.
         model: The model as it was asked for on the wire.
+        why: Why this target.
         model_served: The model that the provider says answered.
         key: The key's name and last four characters, never the key; ``None`` if none was used.
         wait: Seconds waited before sending.
@@ -136,11 +137,14 @@ class Attempt:
         request_id: The provider's own id of the request.
         error: Class and message of what went wrong; ``None`` for an answer.
         then: What was decided after an error.
+        options: The options that were sent, by their names on the wire.
         cost: What this attempt cost, or ``None`` if that is not known.
+        cost_state: How ``cost`` is known.
     """
 
     provider: str
     model: str
+    why: str = ""
     model_served: str | None = None
     key: str | None = None
     wait: float = 0.0
@@ -151,7 +155,9 @@ class Attempt:
     request_id: str | None = None
     error: str | None = None
     then: str | None = None
+    options: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     cost: Decimal | None = None
+    cost_state: CostState = "unknown"
 
 
 @attrs.define(kw_only=True)
@@ -163,7 +169,7 @@ class Receipt:
         provider: The provider it was resolved to.
         why: Why this provider.
         attempts: Every attempt, in order.
-        options: The options that were sent, by their names on the wire.
+        options: The options that were sent, by their names on the wire; of several targets, to the last.
         renamed: Options that the provider knows under another name: ours -> its.
         dropped: Options that were not sent.
         structured_output: How the form of ``response_format`` was asked for: ``json_schema`` by the provider's own
@@ -184,6 +190,12 @@ class Receipt:
     cost: Decimal | None = None
     cost_state: CostState = "unknown"
     currency: str = "USD"
+
+    def explain(self) -> str:
+        """What was done, and why, in plain words: a line for each attempt."""
+        from llm_master.story import told
+
+        return told(self)
 
 
 @attrs.define
@@ -356,7 +368,10 @@ class Plan:
 
 @attrs.frozen(kw_only=True)
 class RateLimitState:
-    """What an answer's headers say of the provider's limits. Resets are seconds since the epoch; unknown is ``None``."""
+    """What an answer's headers say of the provider's limits.
+
+    Resets are seconds from the answer on, so that neither clock needs to be right; what is not known is ``None``.
+    """
 
     requests_limit: int | None = None
     requests_remaining: int | None = None

@@ -23,7 +23,9 @@ FLOORS = {
     "llm_master.cli": 7,
     "llm_master.query": 5,
     "llm_master.operations": 4.7,  # what the query object does beside querying
-    "llm_master.engine": 4.5,  # behind the query object: above the table, below what is public
+    "llm_master.fallbacks": 4.7,  # the same
+    "llm_master.engines": 4.6,  # which engine serves which settings: reads the table
+    "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
     "llm_master.provider_rows": 3,
@@ -44,6 +46,7 @@ FLOORS = {
     "llm_master.background": 1,
     "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider
     "llm_master.types": 0,
+    "llm_master.story": 0,
     "llm_master.results": 0,
     "llm_master.media": 0,
     "llm_master.rows": 0,

@@ -27,7 +27,7 @@ from llm_master import (
     UnknownModelError,
 )
 from llm_master.dispatch.gate import Gate
-from llm_master.engine import engine_for
+from llm_master.engines import engine_for
 from llm_master.errors import DeadlineExceededError, InvalidRequestError
 from llm_master.messages import instructed
 from llm_master.provider_configs import effective

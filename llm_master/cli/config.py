@@ -91,9 +91,9 @@ def check() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def explain(model: str, *, as_json: bool) -> None:
     """Say which provider MODEL goes to and why, with what key and options, and what is known of it. Sends nothing."""
-    from llm_master.engine import engine_for
+    from llm_master.engines import engine_for
     from llm_master.errors import LLMError
-    from llm_master.rows import key_variables
+    from llm_master.rows import RATES, key_variables
 
     try:
         engine = engine_for(None)
@@ -117,11 +117,13 @@ def explain(model: str, *, as_json: bool) -> None:
         story.append(("options", ", ".join(f"{name}={value!r}" for name, value in route.options.items())))
     if target.settings is not None:
         story.append(("system", f"{target.settings.system_instruction!r}, {target.settings.position}ed ({target.settings.origin})"))
-    limits = [f"{name} {value}" for name in ("rpm", "tpm", "max_concurrent", "max_concurrent_per_key") if (value := getattr(row, name))]
+    own = (*RATES, "max_concurrent", "max_concurrent_per_key")
+    limits = [f"{name} {value}" for name in own if (value := getattr(row, name))]
     if row.max_concurrent is None and snapshot.options.max_concurrent is not None:
         limits.append(f"max_concurrent {snapshot.options.max_concurrent}")
-    of_model = (("rpm of the model", known.rate_limit_rpm), ("tpm of the model", known.rate_limit_tpm)) if known is not None else ()
-    limits += [f"{name} {value}" for name, value in of_model if value]
+    if known is not None:
+        of_model = {rate: getattr(known, f"rate_limit_{rate}") for rate in RATES} | {"max_concurrent": known.max_concurrent}
+        limits += [f"{name} of the model {value}" for name, value in of_model.items() if value]
     if limits:
         story.append(("limits", ", ".join(limits)))
     story.append(("prices", "registered" if known is not None else "looked up when it is asked" if target.look_up else "not known"))

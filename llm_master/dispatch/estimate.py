@@ -51,3 +51,14 @@ def _part_tokens(part: Any) -> int:
 
 def _as_text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def payload_tokens(payload: Any) -> int:
+    """Tokens of all texts in what another operation than a chat is given."""
+    if isinstance(payload, str):
+        return text_tokens(payload)
+    if isinstance(payload, Mapping):
+        payload = payload.values()
+    elif not isinstance(payload, Sequence):
+        return 0
+    return sum(map(payload_tokens, payload))

@@ -1,10 +1,14 @@
-"""API keys, and how they are spoken of."""
+"""API keys: how they are spoken of, and what is known of each."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import attrs
 
+from llm_master.dispatch.limits import TOKENS, Announced, Limit
 from llm_master.errors import ConfigurationError
+from llm_master.types import RateLimitState
 
 _LONG = 8
 """Characters from which the last four may be shown."""
@@ -41,3 +45,134 @@ class Key:
                 kind = "a space" if character == " " else "a line break" if character in "\r\n" else "no printable ASCII character"
                 raise ConfigurationError(f"the key in {source} has {kind} at position {position + 1}: paste it again")
         return cls(secret, source)
+
+
+Condition: TypeAlias = Literal["available", "invalid", "no funds"]
+
+UNPROVEN = 4
+"""Calls in flight that an unproven key takes until its first answer, where there are others."""
+
+INVALID_FOR = 300.0
+"""Seconds for which a refused key is not used, and for which one that may not use a model is not used for it."""
+
+NO_FUNDS_FOR = 3600.0
+"""Seconds after which a key without funds is tried again."""
+
+
+class KeyState:
+    """One key at work, whatever the model.
+
+    Attributes:
+        key: The key; ``None`` of a provider that wants none.
+        name: What it is called.
+        priority: Keys of a higher priority are used before the others.
+        in_flight: Requests under way with it.
+        uses: Requests sent with it in all.
+        cap: How many may be in flight until the next answer: slow start, or one after a bar; ``None`` is no cap.
+        condition: ``available``, or why it is not.
+        until: When it may be tried again, on the monotonic clock.
+        denied: Models that it may not use -> until when.
+    """
+
+    __slots__ = ("cap", "condition", "denied", "in_flight", "key", "name", "priority", "until", "uses")
+
+    def __init__(self, key: Key | None, priority: int, *, alone: bool) -> None:
+        self.key = key
+        self.name = key.name if key is not None else None
+        self.priority = priority
+        self.in_flight = 0
+        self.uses = 0
+        self.cap: int | None = None if alone else UNPROVEN
+        self.condition: Condition = "available"
+        self.until = 0.0
+        self.denied: dict[str, float] = {}
+
+    def bar(self, condition: Condition, until: float) -> None:
+        """Not to be used until then, and then by one request at first."""
+        self.condition, self.until, self.cap = condition, until, 1
+
+    def proved(self) -> None:
+        """It answered."""
+        self.cap = None
+        self.condition = "available"
+        self.until = 0.0
+
+
+COOLING = (10.0, 30.0, 60.0, 120.0)
+"""Seconds to wait after the first, second, ... 429 in a row that does not say how long."""
+
+_GROWN = 64
+"""So many at once without a 429, and the provider's limit is taken for gone."""
+
+
+class Share:
+    """What one quota has of one model: a 429 means all keys of this quota, and no other model.
+
+    Attributes:
+        quota: The quota's name.
+        model: Wire id.
+        limits: What holds for this quota and model.
+        in_flight: Requests under way.
+        sent: All that went out so far: requests, tokens, input tokens, output tokens.
+        until: A 429 forbids to send before that, on the monotonic clock.
+        cap: How many may be in flight, after a 429: one, and one more with each answer.
+        limited: How many 429s there were since the last answer, those that were under way together counted once.
+        counts_tokens: Whether the tokens of what goes out must be known, by what the headers said.
+    """
+
+    __slots__ = ("_limited_at", "announced", "cap", "counts_tokens", "in_flight", "limited", "limits", "model", "quota", "sent", "until")
+
+    def __init__(self, quota: str, model: str) -> None:
+        self.quota = quota
+        self.model = model
+        self.limits: list[Limit] = []
+        self.announced: dict[int, Announced] = {}
+        self.in_flight = 0
+        self.sent = [0, 0, 0, 0]
+        self.until = 0.0
+        self.cap: int | None = None
+        self.limited = 0
+        self._limited_at = float("-inf")
+        self.counts_tokens = False
+
+    def cool(self, sent_at: float, now: float, asked: float | None) -> float:
+        """A 429 came for what was sent at ``sent_at``; return for how many seconds nothing is sent."""
+        if sent_at >= self._limited_at:
+            self.limited += 1
+            self._limited_at = now
+        self.cap = 1
+        if asked is None:
+            wait = COOLING[min(self.limited, len(COOLING)) - 1]
+        else:
+            # Who says "at once" a third time and more does not mean it.
+            wait = max(asked, 0.125 * 2.0 ** min(self.limited, 10) if self.limited > 2 else 0.0)
+        self.until = max(self.until, now + wait)
+        return self.until - now
+
+    def answered(self) -> None:
+        """An answer came: the limit is not reached any more."""
+        self.limited = 0
+        if self.cap is not None:
+            # Twice as many with each round, as TCP starts: all that wait would only meet the limit again.
+            self.cap = self.cap + 1 if self.cap < _GROWN else None
+
+    def learn(self, marks: tuple[int, ...], state: RateLimitState, now: float) -> bool:
+        """Take over what the headers of an answer say; whether there is a limit now that was not known before."""
+        known = len(self.announced)
+        for kind, remaining, limit, reset in (
+            (0, state.requests_remaining, state.requests_limit, state.requests_reset),
+            (1, state.tokens_remaining, state.tokens_limit, state.tokens_reset),
+            (2, state.input_tokens_remaining, state.input_tokens_limit, state.input_tokens_reset),
+            (3, state.output_tokens_remaining, state.output_tokens_limit, state.output_tokens_reset),
+        ):
+            if remaining is None or reset is None:
+                continue
+            announced = self.announced.get(kind)
+            if announced is None:
+                announced = self.announced[kind] = Announced(kind, self.sent)
+                self.limits.append(announced)
+            if kind >= TOKENS and (limit is None or remaining * 2 < limit):
+                self.counts_tokens = True
+            announced.learn(marks[kind], remaining, limit, reset, now)
+        return len(self.announced) != known
+

@@ -9,79 +9,100 @@ import attrs
 
 from llm_master import errors as e
 
-Action: TypeAlias = Literal["backoff", "cool", "raise"]
-"""``backoff``: again after a random wait, ``max_retries`` times. ``cool``: again when the provider's limit allows, as long
-as the deadline does. ``raise``: never again."""
+KeyEffect: TypeAlias = Literal["none", "invalid", "denied", "no_funds", "limited"]
+"""What an error means for the key: nothing; refused for all (300 s) or for this model; without funds (an hour); its quota cools."""
 
-ACTIONS: tuple[tuple[type[e.LLMError], Action], ...] = (
-    (e.RateLimitError, "cool"),
-    (e.ServerError, "backoff"),
-    (e.ProviderConnectionError, "backoff"),
-    (e.RequestTimeoutError, "backoff"),
-    (e.LLMError, "raise"),
+Action: TypeAlias = Literal["other_key", "cool", "backoff", "raise"]
+"""``other_key``: at once with another key, which this request has not tried. ``cool``: with a key of another quota at once, else when
+the limit allows, as long as the deadline does. ``backoff``: after a random wait, ``max_retries`` times. ``raise``: never again."""
+
+
+@attrs.frozen
+class Rule:
+    """What an error does: to the key, to the request, and whether a fallback may answer in its place."""
+
+    error: type[e.LLMError]
+    key: KeyEffect
+    then: Action
+    fallback: bool
+
+
+TABLE: tuple[Rule, ...] = (
+    Rule(e.AuthenticationError, "invalid", "other_key", fallback=True),
+    Rule(e.PermissionDeniedError, "denied", "other_key", fallback=True),
+    Rule(e.InsufficientFundsError, "no_funds", "other_key", fallback=True),
+    Rule(e.RateLimitError, "limited", "cool", fallback=True),
+    Rule(e.ServerError, "none", "backoff", fallback=True),
+    Rule(e.ProviderConnectionError, "none", "backoff", fallback=True),
+    Rule(e.RequestTimeoutError, "none", "backoff", fallback=True),
+    Rule(e.ContextWindowExceededError, "none", "raise", fallback=True),
+    Rule(e.ContentPolicyError, "none", "raise", fallback=True),
+    Rule(e.LLMError, "none", "raise", fallback=False),
 )
 """The first that fits holds."""
 
-COOLING = (10.0, 30.0, 60.0, 120.0)
-"""Seconds to wait after the first, second, ... 429 in a row that does not say how long."""
+_UNKNOWN = Rule(e.LLMError, "none", "raise", fallback=False)
 
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 8.0
 
+FALLBACK_WAIT = 10.0
+"""Seconds that a request waits for a limit at most where a fallback is there to answer."""
 
-@attrs.frozen
-class Decision:
-    """Whether to send again: after ``wait`` seconds, or not at all if it is ``None``; and why."""
 
-    wait: float | None
-    why: str
+def rule_for(error: Exception) -> Rule:
+    """The table's rule for an error; what is no error of this library is raised."""
+    return next((rule for rule in TABLE if isinstance(error, rule.error)), _UNKNOWN)
+
+
+def backoff(failures: int, asked: float | None) -> float:
+    """Seconds before the next try after so many failures: random, so that those who failed together do not come together again.
+
+    Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    return max(random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0**failures)), asked or 0.0)
 
 
 def spoken(seconds: float) -> str:
     """Seconds as people read them."""
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
-def action_for(error: Exception) -> Action:
-    """The table's action for an error; what is no error of this library is raised."""
-    return next((action for kind, action in ACTIONS if isinstance(error, kind)), "raise")
+class RetryBudget:
+    """How many repetitions a provider in trouble gets from this whole process, so that many requests are no storm.
 
-
-@attrs.define
-class Retries:
-    """The count of one query's sends, and the decision after each failure.
-
-    Attributes:
-        max_retries: Repetitions after failures that may pass.
-        max_attempts: Sends of the query over everything.
+    Each repetition takes one, each answer gives one back: at most as many repetitions as answers, and :attr:`FULL` beside.
+    First sends are never held back, so that a provider which has recovered is noticed. The idea is that of gRPC's retry throttling:
+    https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
     """
 
-    max_retries: int
-    max_attempts: int
-    sends: int = 0
-    _failures: int = 0
-    _limited: int = 0
+    __slots__ = ("left",)
 
-    def decide(self, error: Exception, left: float) -> Decision:
-        """What to do after ``error``, with ``left`` seconds to the deadline."""
-        action = action_for(error)
-        if action == "raise":
-            return Decision(None, "sending it again would not help")
-        if self.sends >= self.max_attempts:
-            return Decision(None, f"given up: {self.sends} sends, which is max_attempts")
-        asked = getattr(error, "retry_after", None)
-        if action == "cool":
-            wait = asked if asked is not None else COOLING[min(self._limited, len(COOLING) - 1)]
-            self._limited += 1
-            why = f"rate limited: again in {spoken(wait)}" + (", as the provider asks" if asked is not None else "")
-        else:
-            if self._failures >= self.max_retries:
-                return Decision(None, f"given up after {self._failures} repetitions (max_retries)")
-            # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-            wait = random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2**self._failures))
-            self._failures += 1
-            wait = max(wait, asked or 0.0)
-            why = f"may pass: again in {spoken(wait)}"
-        if wait >= left:
-            return Decision(None, f"given up: it could be sent again in {spoken(wait)}, and the deadline is in {spoken(max(left, 0))}")
-        return Decision(wait, why)
+    FULL = 100
+
+    def __init__(self) -> None:
+        self.left = self.FULL
+
+    def take(self) -> bool:
+        """Whether one more repetition may be."""
+        if self.left <= 0:
+            return False
+        self.left -= 1
+        return True
+
+    def answered(self) -> None:
+        """An answer came."""
+        if self.left < self.FULL:
+            self.left += 1
+
+
+_budgets: dict[str, RetryBudget] = {}
+
+
+def budget_of(address: str) -> RetryBudget:
+    """The budget of the provider at an address, the same for all engines of this process."""
+    return _budgets.setdefault(address, RetryBudget())

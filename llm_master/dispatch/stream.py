@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 from llm_master.clock import TimerHandle
-from llm_master.dispatch.call import Call, total_cost
+from llm_master.dispatch.call import Call
+from llm_master.dispatch.retry import rule_for
+from llm_master.dispatch.sending import pieces, total_cost
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import InvalidOutputError, LLMError, ProviderError, ServerError, StreamInterruptedError
 from llm_master.types import (
@@ -53,7 +55,6 @@ class LLMStream:
         "_response",
         "_since",
         "_source",
-        "_streams",
         "_task",
         "_text",
         "_tools",
@@ -61,9 +62,8 @@ class LLMStream:
         "_whole",
     )
 
-    def __init__(self, call: Call, *, streams: bool) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._streams = streams
         self._source: AsyncIterator[Any] | None = None
         self._ready: Iterator[Any] = iter(())
         self._text: list[str] = []
@@ -159,24 +159,22 @@ class LLMStream:
 
     async def _open(self) -> None:
         call = self._call
-        wait, why = 0.0, None
         while True:
-            if call.gate is not None:
-                wait, why = await call.enter(call.gate, wait, why)
-            call.begin(wait, why)
+            attempt = await call.begin() if call.line.counts_tokens else call.begun() or await call.begin()
             limit, is_deadline = call.time_left()
-            source = call.pieces(streams=self._streams)
             try:
+                # In here, since a provider's stream() that is no generator may raise at once.
+                source = pieces(call)
                 with TimeLimit(call.clock, limit):
                     first = await source.__anext__()
-            except (Exception, StopAsyncIteration) as exc:
-                if isinstance(exc, StopAsyncIteration):
-                    exc = ServerError("the stream ended before it began")
-                wait, why = await call.failed(exc, is_deadline=is_deadline)
+            except BaseException as exc:
+                ended = isinstance(exc, StopAsyncIteration)
+                await call.failed(ServerError("the stream ended before it began") if ended else exc, is_deadline=is_deadline)
                 continue
             self._source = source
-            if call.attempt is not None:
-                call.attempt.first_delta = call.clock.monotonic() - call._began
+            attempt.first_delta = call.clock.monotonic() - call.began
+            if call.lease is not None:
+                call.lease.answered()
             self._arm()
             self._arrived(first)
             return
@@ -256,7 +254,7 @@ class LLMStream:
         call = self._call
         response = self._assembled()
         if call.attempt is not None:
-            response.latency = call.attempt.latency = call.clock.monotonic() - call._began
+            response.latency = call.attempt.latency = call.clock.monotonic() - call.began
         await call.settle(response)
         self._response = response
         self._source = None
@@ -268,9 +266,18 @@ class LLMStream:
             except InvalidOutputError as exc:
                 call.note_invalid(exc, "raised")
                 raise
+            if call.hooks is not None:
+                call.hooks.response(response)
 
     def _close_attempt(self, then: str) -> None:
         """End without an end: the caller's wish, or a cancellation. Sent tokens are not known, so neither is the cost."""
+        self._keep_what_came()
+        call = self._call
+        if call.lease is not None:
+            call.lease.release()
+        call.close_attempt(then)
+
+    def _keep_what_came(self) -> None:
         self._done = True
         self._disarm()
         call = self._call
@@ -281,8 +288,8 @@ class LLMStream:
         known: tuple[Decimal | None, CostState] = (cost, "unknown" if cost is None else "estimated")
         call.receipt.cost, call.receipt.cost_state = known if call.spent is None else total_cost(call.spent, known)
         if call.attempt is not None:
-            response.latency = call.attempt.latency = call.clock.monotonic() - call._began
-            call.attempt.then = then
+            response.latency = call.attempt.latency = call.clock.monotonic() - call.began
+            call.attempt.cost, call.attempt.cost_state = known
             call.attempt.model_served = self._end.model_name if self._end is not None else None
         self._response = response
 
@@ -302,7 +309,9 @@ class LLMStream:
         call = self._call
         error = call.translated(exc, is_deadline=reason == "deadline")
         if not self._done:
-            self._close_attempt("")
+            self._keep_what_came()
+        if call.lease is not None:
+            call.lease.failed(rule_for(error).key, getattr(error, "retry_after", None), had_tokens=True)
         if not isinstance(error, LLMError):
             call.write_failure(error, "raised: output had begun")
             return

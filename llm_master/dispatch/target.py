@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from llm_master.dispatch.lease import Line
 from llm_master.dispatch.resolve import Route
+from llm_master.dispatch.retry import budget_of
 from llm_master.pricing import PriceList
 from llm_master.rows import ModelConfig, ProviderConfig
 from llm_master.settings.declared import ModelSettings
@@ -18,28 +20,28 @@ class Target:
         route: Provider, wire id and options.
         row: The provider's row.
         model: What is registered of the model, or ``None``.
-        provider_class: The class that speaks to it, where that is not the row's.
-        provider_key: Under which name the engine keeps the provider's object.
+        line: Where requests to it get their key.
+        budget: What repetitions this provider is allowed.
         renames: Options that provider or model know under another name.
         lacking: What the model is known not to do.
         is_refused: It is no model to be queried: it embeds, ranks or judges.
         max_output_tokens: How much the model may write, if that is known.
         settings: The system instruction that settings have for it, or ``None``.
-        streams: Whether the model is asked for a stream; ``False`` where it is known not to have one.
+        streams: Whether it is asked for a stream; ``False`` where it is known not to have one.
         prices: The model's prices, or ``None`` if they are not known.
         look_up: Finds the prices of a model nobody registered, off the event loop; ``None`` once that is done.
     """
 
     __slots__ = (
+        "budget",
         "is_refused",
         "lacking",
+        "line",
         "look_up",
         "max_output_tokens",
         "model",
         "name",
         "prices",
-        "provider_class",
-        "provider_key",
         "renames",
         "route",
         "row",
@@ -54,7 +56,7 @@ class Target:
         row: ProviderConfig,
         model: ModelConfig | None,
         look_up: Callable[[], ModelConfig | None] | None,
-        provider_class: type | None = None,
+        line: Line,
         settings: ModelSettings | None = None,
     ) -> None:
         self.name = name
@@ -62,8 +64,8 @@ class Target:
         self.row = row
         self.settings = settings
         self.model = model
-        self.provider_class = provider_class
-        self.provider_key: object = (route.provider, provider_class) if provider_class is not None else route.provider
+        self.line = line
+        self.budget = budget_of(row.base_url or row.name)
         known = model.capabilities if model is not None and isinstance(model.capabilities, Mapping) else None
         self.lacking = frozenset(word for word, can in known.items() if not can) if known else frozenset()
         makes = known is not None and any(known.get(word) for word in ("image_output", "audio_output", "speech"))

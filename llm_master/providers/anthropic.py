@@ -10,8 +10,9 @@ from llm_master.errors import InvalidRequestError
 from llm_master.providers import anthropic_answer as answer
 from llm_master.providers.anthropic_messages import conversation
 from llm_master.providers.base import Translation
-from llm_master.providers.failures import request_id, timestamp
+from llm_master.providers.failures import clock_of, request_id, timestamp
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
+from llm_master.providers.limits import whole
 from llm_master.providers.schemas import check_schema, fits
 from llm_master.types import LLMResponse, Message, RateLimitState
 
@@ -154,17 +155,20 @@ class AnthropicProvider(HTTPProvider):
             raise self.refused(found, model, endpoint)
         return answer.read_count(found.body, status=found.status, request_id=request_id(found.headers), model=model)
 
-    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``anthropic-ratelimit-*`` headers (https://docs.anthropic.com/en/api/rate-limits#response-headers)."""
         prefix = "anthropic-ratelimit-"
+        if prefix + "requests-remaining" not in headers and prefix + "input-tokens-remaining" not in headers:
+            return None
+        now = clock_of(headers)
 
         def number(name: str) -> int | None:
-            text = headers.get(prefix + name)
-            return int(text) if text is not None and text.isdigit() else None
+            return whole(headers.get(prefix + name))
 
         def moment(name: str) -> float | None:
             text = headers.get(prefix + name)
-            return timestamp(text) if text else None
+            at = timestamp(text) if text else None
+            return None if at is None else max(0.0, at - now)
 
         return RateLimitState(
             requests_limit=number("requests-limit"),

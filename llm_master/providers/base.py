@@ -15,7 +15,7 @@ import attrs
 from llm_master.errors import ConfigurationError, InvalidRequestError
 from llm_master.rows import ProviderConfig
 from llm_master.transport import close_with_loop
-from llm_master.types import LLMResponse, Message, Plan, StreamPiece
+from llm_master.types import LLMResponse, Message, Plan, RateLimitState, StreamPiece
 
 if TYPE_CHECKING:
     from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
@@ -144,6 +144,10 @@ class BaseLLMProvider(ABC):
         return InvalidRequestError(
             f"{self.config.display_name or self.config.name or type(self).__name__} cannot {what} here: ask another provider"
         )
+
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
+        """What an answer's headers say of the limits; ``None``, where they say nothing."""
+        return None
 
     async def health_check(self) -> bool:
         """Whether the provider can be asked. A provider that cannot tell without a paid call says yes."""

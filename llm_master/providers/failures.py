@@ -296,24 +296,38 @@ def timestamp(text: str) -> float | None:
         return None
 
 
+def _date(text: str | None) -> float | None:
+    """Seconds since the epoch of an HTTP date; ``None`` for anything else."""
+    if not text:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+
+
+def clock_of(headers: Mapping[str, str]) -> float:
+    """What time it is for who answered, in seconds since the epoch: by its own ``Date``, else by this machine's clock."""
+    return _date(headers.get("date")) or time.time()
+
+
 def retry_after(headers: Mapping[str, str], failure: Failure, *, now: float | None = None) -> float | None:
     """Seconds until the provider wants to be asked again.
 
     Read from, in this order: ``retry-after-ms``; ``retry-after`` as seconds, float or HTTP date; Google's ``RetryInfo``;
     the error's text; the ``x-ratelimit-reset-*`` of what is used up.
     """
-    now = time.time() if now is None else now
+    if now is None:
+        now = clock_of(headers)
     if (text := headers.get("retry-after-ms")) and (milliseconds := duration(text)) is not None:
         return milliseconds / 1000
     if text := headers.get("retry-after"):
         if (seconds := duration(text)) is not None:
             return seconds
-        from email.utils import parsedate_to_datetime
-
-        try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-        except ValueError:
-            pass  # neither number nor date: the next place may know
+        if (moment := _date(text)) is not None:
+            return max(0.0, moment - now)
     if (hinted := _hinted(failure)) is not None:
         return hinted
     used_up: list[float] = []

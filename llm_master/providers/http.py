@@ -18,7 +18,6 @@ from llm_master.types import (
     LLMResponse,
     Message,
     Plan,
-    RateLimitState,
     ReasoningDelta,
     StreamEnd,
     StreamEvent,
@@ -153,10 +152,6 @@ class HTTPProvider(BaseLLMProvider):
     def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:
         """The error for an answer that is no 2xx."""
         return error_of(answer.status, answer.headers, read_failure(answer.body), model=model, url=endpoint.url)
-
-    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
-        """What the answer's headers say of the limits; nothing, where the format has no such headers."""
-        return RateLimitState()
 
 
 class StreamReader:

@@ -137,7 +137,7 @@ class ResponsesProvider(HTTPProvider):
         """What makes events of a stream's pieces."""
         return ResponseReader(model, status, request_id)
 
-    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``x-ratelimit-*`` headers."""
         return limits_in(headers)
 

@@ -139,7 +139,7 @@ class UnifiedProvider(HTTPProvider):
         )
         return with_headers(response, answer)
 
-    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState:
+    def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``x-ratelimit-*`` headers."""
         return limits_in(headers)
 

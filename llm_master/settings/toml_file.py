@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from llm_master.rows import ModelConfig, ProviderConfig, canonical
+from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical
 from llm_master.settings.declared import Declared, Sourced
 from llm_master.settings.document import (
     COUNT,
@@ -50,6 +50,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "Decimal | None": Kind(lambda value: NUMBER.fits(value) or TEXT.fits(value), "give a number"),
     "Mapping[str, str]": TEXT_TABLE,
+    "str | Mapping[str, str] | None": Kind(lambda value: TEXT.fits(value) or TEXT_TABLE.fits(value), "give a string, or a table of strings"),
+    "Mapping[str, int]": Kind(lambda value: isinstance(value, dict) and all(map(WHOLE.fits, value.values())), "give a table of whole numbers"),
     "Mapping[str, str | None]": TEXT_TABLE,
     "Mapping[str, Callable[..., Any] | str]": TEXT_TABLE,
     "Mapping[str, bool]": Kind(
@@ -80,12 +82,13 @@ OPTIONS: Mapping[str, Kind] = {
     "enable_fallback": FLAG,
     "max_attempts": COUNT,
     "on_unsupported": Kind(lambda value: value in ("error", "drop"), 'give "error" or "drop"'),
+    "log_level": Kind(lambda value: isinstance(value, str), "give a level, as \"DEBUG\""),
     "moderation_model": NAME,
     "max_media_bytes": COUNT,
     "allow_private_urls": FLAG,
 }
-_LIMITS = {"rpm": COUNT, "tpm": COUNT, "max_concurrent": COUNT}
-_MODEL_LIMITS = {"rpm": "rate_limit_rpm", "tpm": "rate_limit_tpm"}
+_LIMITS = dict.fromkeys((*RATES, "max_concurrent", "max_concurrent_per_key"), COUNT)
+_MODEL_LIMITS = {rate: f"rate_limit_{rate}" for rate in RATES} | {"max_concurrent": "max_concurrent"}
 _ALIAS = {"model": NAME, "options": TABLE}
 _TARGETS = 'give targets = ["acme/large", {model = "other/large"}], names of models or tables with one'
 _TABLES = ("providers", "models", "aliases", "routes", "limits")
@@ -251,7 +254,7 @@ def _limits(document: Document, name: str, table: dict[str, Any]) -> None:
     place: Place = ("limits", name)
     of_model = "/" in name
     kinds = {key: _LIMITS[key] for key in _MODEL_LIMITS} if of_model else _LIMITS
-    remedies = {"max_concurrent": "it is a provider's: put it into [limits.PROVIDER]"} if of_model else {}
+    remedies = {"max_concurrent_per_key": "it is a provider's: put it into [limits.PROVIDER]"} if of_model else {}
     remedies |= {
         key: f'put a name with dots in quotes, as [limits."{name}.{key}"]' for key, value in table.items() if isinstance(value, dict)
     }

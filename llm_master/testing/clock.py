@@ -45,6 +45,7 @@ class FakeClock(Clock):
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self.sleeps: list[float] = []
+        self._advancing: set[asyncio.Task[None]] = set()
 
     def monotonic(self) -> float:
         """Seconds on this clock."""
@@ -71,6 +72,16 @@ class FakeClock(Clock):
         """Call ``callback`` when the clock has been advanced so far."""
         timer = _Timer(callback)
         heapq.heappush(self._timers, (self._now + max(0.0, seconds), next(self._order), timer))
+        return timer
+
+    def wake_later(self, seconds: float, callback: Callable[[], object]) -> _Timer:
+        """The same for one who waits for just that: counted among the ``sleeps``, and with ``auto_advance`` nobody waits long."""
+        self.sleeps.append(seconds)
+        timer = self.call_later(seconds, callback)
+        if self._auto_advance:
+            task = asyncio.get_running_loop().create_task(self.advance(seconds))
+            self._advancing.add(task)
+            task.add_done_callback(self._advancing.discard)
         return timer
 
     async def advance(self, seconds: float) -> None:

@@ -1,0 +1,344 @@
+"""A lease: one key and all its limits, taken all or nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Share
+from llm_master.dispatch.limits import INPUT, NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Limit, Need, Taken, Window
+from llm_master.dispatch.retry import KeyEffect, spoken
+from llm_master.types import RateLimitState, Usage
+
+if TYPE_CHECKING:
+    from llm_master.dispatch.pool import Pool, Waiter
+
+_BUSY = 1 << 40
+"""An idle key goes before any that is at work, however much the two were used."""
+
+_PRIORITY = 1 << 50
+
+Blocked: TypeAlias = tuple[float, Limit | None, str]
+"""How long a slot is not to be had (seconds, ``SOON``, ``NEVER`` where nobody waits for it), by which limit, and why."""
+
+
+class Ring:
+    """The keys of one provider's row, and in which order they are used."""
+
+    __slots__ = ("current", "sequential", "states")
+
+    def __init__(self, states: Sequence[KeyState], *, sequential: bool) -> None:
+        self.states = tuple(states)
+        self.sequential = sequential
+        # Of the sequential mode: the key that is used until it fails.
+        self.current = 0
+
+    def failed(self, state: KeyState) -> None:
+        """Go on to the next key, if it was the current one that failed."""
+        if self.states[self.current] is state:
+            self.current = (self.current + 1) % len(self.states)
+
+
+class Slot:
+    """One key for one model: what must be free for a request."""
+
+    __slots__ = ("_own", "limits", "position", "provider", "share", "state")
+
+    def __init__(self, position: int, state: KeyState, share: Share, limits: Sequence[Limit]) -> None:
+        self.position = position
+        self.state = state
+        self.share = share
+        self._own = tuple(limits)
+        self.limits: tuple[Limit, ...] = ()
+        # The object that speaks with this key; whoever makes requests puts it here.
+        self.provider: Any = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over limits that the share has learnt."""
+        self.limits = (*self._own, *self.share.limits)
+
+    def blocked(self, need: Need, now: float, ahead: int = 0, most: float = NEVER) -> Blocked:
+        """Why it is not to be had, and for how long."""
+        state, share = self.state, self.share
+        name = state.name or "the provider"
+        if state.until > now:
+            after = f"asked again in {spoken(state.until - now)}"
+            return NEVER, None, f"{name} was refused as invalid ({after})" if state.condition == "invalid" else f"{name} has no funds ({after})"
+        if state.denied.get(share.model, 0.0) > now:
+            return NEVER, None, f"{name} may not use {share.model} (asked again in {spoken(state.denied[share.model] - now)})"
+        longest: Blocked = (NOW, None, "")
+        if share.until > now:
+            longest = (share.until - now, None, f"{name} is rate limited for {share.model} for another {spoken(share.until - now)}")
+        for limit in self.limits:
+            wait = limit.wait(need, now)
+            if ahead and limit.kind == REQUESTS and isinstance(limit, Window):
+                wait = max(wait, limit.wait_behind(ahead, now, most))
+            if wait > longest[0] or (wait == SOON and longest[0] == NOW):
+                longest = (wait, limit, limit.why)
+        if longest[0] == NOW:
+            if state.cap is not None and state.in_flight >= state.cap:
+                return SOON, None, f"{name} has not answered yet, and takes {state.cap} at once until it does"
+            if share.cap is not None and share.in_flight >= share.cap:
+                return SOON, None, f"{name} was rate limited, and takes {share.cap} at once for now"
+        return longest
+
+
+class Line:
+    """All slots that can serve one model of one provider, and those who wait for one."""
+
+    __slots__ = ("_input_ratio", "_output", "_room", "_room_out", "counts_tokens", "gone", "model", "pool", "queue", "ring", "slots")
+
+    def __init__(self, pool: Pool, ring: Ring, model: str, slots: Sequence[Slot]) -> None:
+        self.pool = pool
+        self.ring = ring
+        self.model = model
+        self.slots = tuple(slots)
+        self.queue: deque[Waiter] = deque()
+        # Those in the queue who do not wait any more.
+        self.gone = 0
+        self.measure()
+        # Learnt of the answers: counted tokens for an estimated one, and how many come out. Until then, rather too many.
+        self._input_ratio = 1.25
+        self._output = 500.0
+
+    def measure(self) -> None:
+        """Take over from the slots what their limits mean for a request's tokens."""
+        windows = [limit for slot in self.slots for limit in slot.limits if isinstance(limit, Window)]
+        self.counts_tokens = any(window.kind != REQUESTS for window in windows)
+        self._room = min((window.limit for window in windows if window.kind == TOKENS), default=None)
+        self._room_out = min((window.limit for window in windows if window.kind == OUTPUT), default=None)
+
+    def need(self, estimated: int, most: int | None) -> Need:
+        """What a request is taken to need, by its estimated input and by how much the answer may have at most."""
+        tokens_in = int(estimated * self._input_ratio) + 1
+        tokens_out = int(self._output) + 1
+        # What comes out is a guess, which must not make a request look impossible.
+        if most is not None and tokens_out > most:
+            tokens_out = most
+        if self._room is not None:
+            tokens_out = max(0, min(tokens_out, self._room - tokens_in))
+        if self._room_out is not None and tokens_out > self._room_out:
+            tokens_out = self._room_out
+        return 1, tokens_in + tokens_out, tokens_in, tokens_out
+
+    def too_large(self, need: Need) -> str | None:
+        """Why no key could ever take this, or ``None``."""
+        reason = None
+        for slot in self.slots:
+            for limit in slot.limits:
+                if isinstance(limit, Window) and need[limit.kind] > limit.limit:
+                    reason = f"it has about {need[limit.kind]} tokens by estimate, and {limit.why}"
+                    break
+            else:
+                return None
+        return reason
+
+    def learn(self, need: Need, usage: Usage) -> None:
+        """Correct the estimates by what was counted: at once upwards, slowly downwards."""
+        if usage.input_tokens and need[INPUT]:
+            ratio = min(max(self._input_ratio * usage.input_tokens / need[INPUT], 0.2), 5.0)
+            self._input_ratio = max(ratio, self._input_ratio + (ratio - self._input_ratio) * 0.1)
+        if usage.output_tokens is not None:
+            self._output = max(usage.output_tokens, self._output + (usage.output_tokens - self._output) * 0.1)
+
+
+class Lease:
+    """The right to send one request with one key. Given back once; one that nobody holds any more gives itself back."""
+
+    __slots__ = ("_limits", "_line", "_marks", "_open", "_taken", "at", "need", "slot")
+
+    def __init__(self, line: Line, slot: Slot, need: Need, now: float) -> None:
+        self._line = line
+        self.slot = slot
+        self.need = need
+        self.at = now
+        self._open = True
+        share = slot.share
+        state = slot.state
+        state.in_flight += 1
+        state.uses += 1
+        share.in_flight += 1
+        sent = share.sent
+        sent[0] += 1
+        if need is not ONE:
+            sent[1] += need[1]
+            sent[2] += need[2]
+            sent[3] += need[3]
+        self._marks = (*sent,)
+        self._limits = limits = slot.limits
+        self._taken: list[Taken | None] | None = [limit.take(need, now) for limit in limits] if limits else None
+
+    def answered(self) -> None:
+        """The first piece of an answer is there: the key is good, and its limit not reached."""
+        pool = self._line.pool
+        with pool.lock:
+            self._proved()
+            if pool.waiting:
+                pool.serve()
+
+    def done(self, usage: Usage | None, state: RateLimitState | None) -> None:
+        """The answer is whole: settle what it took, and give the rest back."""
+        line = self._line
+        with line.pool.lock:
+            self._proved()
+            if state is not None:
+                self._learn(state)
+            change = _NOTHING
+            if self.need is not ONE and usage is not None:
+                line.learn(self.need, usage)
+                change = _change(self.need, usage)
+            self._give(change)
+
+    def failed(self, effect: KeyEffect, asked: float | None, *, had_tokens: bool) -> float | None:
+        """The request failed; return for how long the quota cools, if it does.
+
+        Args:
+            effect: What the failure means for the key.
+            asked: Seconds for which the provider asks to be left alone.
+            had_tokens: Whether the provider may have counted its tokens; of what it refused, it has not.
+        """
+        pool = self._line.pool
+        with pool.lock:
+            now = pool.clock.monotonic()
+            state, share = self.slot.state, self.slot.share
+            cooling = None
+            if effect == "limited":
+                cooling = share.cool(self.at, now, asked)
+            elif effect == "invalid":
+                state.bar("invalid", now + INVALID_FOR)
+            elif effect == "no_funds":
+                state.bar("no funds", now + NO_FUNDS_FOR)
+            elif effect == "denied":
+                state.denied[share.model] = now + INVALID_FOR
+            if effect != "none":
+                self._line.ring.failed(state)
+            self._give(_NOTHING if had_tokens else (0, -self.need[1], -self.need[2], -self.need[3]))
+            return cooling
+
+    def unsent(self) -> None:
+        """Nothing was sent: take all of it back."""
+        with self._line.pool.lock:
+            need = self.need
+            self._give((-1, -need[1], -need[2], -need[3]))
+
+    def release(self) -> None:
+        """Nobody knows what became of the request, as when its task is cancelled: what it took stays taken."""
+        if self._open:
+            with self._line.pool.lock:
+                self._give(_NOTHING)
+
+    def __del__(self) -> None:
+        # Of a stream that nobody holds any more, in whatever thread it is collected.
+        if self._open:
+            self.release()
+
+    def _proved(self) -> None:
+        state, share = self.slot.state, self.slot.share
+        if state.cap is not None:
+            state.proved()
+        if share.limited or share.cap is not None:
+            share.answered()
+
+    def _learn(self, state: RateLimitState) -> None:
+        line, share = self._line, self.slot.share
+        if share.learn(self._marks, state, line.pool.clock.monotonic()):
+            line.pool.refresh(share)
+        if share.counts_tokens:
+            line.counts_tokens = True
+
+    def _give(self, change: Need) -> None:
+        if not self._open:
+            return
+        self._open = False
+        slot = self.slot
+        slot.state.in_flight -= 1
+        slot.share.in_flight -= 1
+        if self._taken is not None:
+            for limit, taken in zip(self._limits, self._taken, strict=True):
+                limit.give(taken, change)
+        pool = self._line.pool
+        if pool.waiting:
+            pool.serve()
+
+
+_NOTHING: Need = (0, 0, 0, 0)
+
+
+def _change(need: Need, usage: Usage) -> Need:
+    """By how much a settled request differs from what was taken; a count that is not known stays as it was."""
+    tokens_in = usage.input_tokens - need[2] if usage.input_tokens is not None else 0
+    tokens_out = usage.output_tokens - need[3] if usage.output_tokens is not None else 0
+    return 0, tokens_in + tokens_out, tokens_in, tokens_out
+
+
+def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, claimed: set[Limit] | None = None) -> Slot | None:
+    """The slot that a request goes to now: idle keys first, then those below their limits, each by least use."""
+    best = None
+    best_rank = float("inf")
+    ring = line.ring
+    for slot in line.slots:
+        state = slot.state
+        if ring.sequential:
+            rank = (slot.position - ring.current) % len(line.slots)
+        else:
+            rank = state.uses + _BUSY if state.in_flight else state.uses
+        if state.priority:
+            rank -= state.priority * _PRIORITY
+        if rank >= best_rank:
+            continue
+        share = slot.share
+        if (
+            state.until > now
+            or share.until > now
+            or (state.cap is not None and state.in_flight >= state.cap)
+            or (share.cap is not None and share.in_flight >= share.cap)
+            or (refused and state in refused)
+            or (state.denied and state.denied.get(share.model, 0.0) > now)
+            or (claimed and not claimed.isdisjoint(slot.limits))
+        ):
+            continue
+        for limit in slot.limits:
+            if limit.wait(need, now):
+                break
+        else:
+            best, best_rank = slot, rank
+    return best
+
+
+class Outlook:
+    """When a request can be sent at the earliest, seen from now.
+
+    Attributes:
+        wait: Seconds, at least; ``NEVER`` if that is not worth waiting for.
+        alarm: Seconds after which time alone may have freed a slot.
+        why: Why not now.
+        limits: What stands in the way, at each key the one that does so longest.
+    """
+
+    __slots__ = ("alarm", "limits", "wait", "why")
+
+    def __init__(
+        self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER
+    ) -> None:
+        self.wait = self.alarm = NEVER
+        self.limits: set[Limit] = set()
+        self.why = ""
+        reasons = {}
+        if ahead:
+            ahead //= len({slot.share for slot in line.slots})
+        for slot in line.slots:
+            if refused and slot.state in refused:
+                continue
+            wait, limit, why = slot.blocked(need, now, ahead, most)
+            reasons[why] = None
+            if limit is not None:
+                self.limits.add(limit)
+            if 0 < wait < self.alarm:
+                self.alarm = wait
+            wait = max(wait, NOW)  # "soon" is now, as far as anybody knows
+            if wait < self.wait:
+                self.wait, self.why = wait, why
+        if self.wait == NEVER:
+            self.why = "; ".join(reasons) or "no other key is left"

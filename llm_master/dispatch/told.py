@@ -1,0 +1,81 @@
+"""The errors that a call ends with, in words that name the thing and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llm_master.dispatch.limits import NEVER
+from llm_master.dispatch.pool import NoCapacity
+from llm_master.dispatch.retry import spoken
+from llm_master.dispatch.time_limit import TimeLimitPassed
+from llm_master.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    InsufficientFundsError,
+    LLMError,
+    PermissionDeniedError,
+    ProviderError,
+    RequestTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from llm_master.dispatch.call import Call
+
+
+def out_of_time(call: Call, what: str | None = None) -> DeadlineExceededError:
+    """The error for a deadline that passed."""
+    provider = call.target.route.provider
+    if what is not None:
+        return DeadlineExceededError(f"the deadline of {call.deadline:g} s {what} {provider}; give more with deadline=")
+    attempts = call.receipt.attempts
+    before = attempts[-2].error if len(attempts) > 1 else None
+    before = f" (before that: {before})" if before else ""
+    return DeadlineExceededError(f"no answer from {provider} within the deadline of {call.deadline:g} s{before}; give more with deadline=")
+
+
+def translated(call: Call, exc: Exception, translate: Callable[[Exception, str | None], Exception]) -> Exception:
+    """The library's error for whatever was raised, naming the provider and hiding the key."""
+    route = call.target.route
+    if isinstance(exc, TimeLimitPassed):
+        return RequestTimeoutError(
+            f"no answer from {route.provider} within {call.timeout:g} s; give more with timeout=", provider=route.provider, model=route.model
+        )
+    error = translate(exc, route.model)
+    if isinstance(error, ProviderError):
+        if error.provider is None:
+            error.provider = route.provider
+            error.args = (f"{error.provider}: {error.args[0]}" if error.args else error.provider,)
+        if error.model is None:
+            error.model = route.model
+        key = (call.lease.slot if call.lease is not None else call.line.slots[0]).state.key
+        if key is not None and error.args and key.secret in str(error.args[0]):
+            # Some providers repeat the key that they refuse.
+            error.args = (str(error.args[0]).replace(key.secret, key.name), *error.args[1:])
+    return error
+
+
+def no_capacity(call: Call, exc: NoCapacity, waited: float, last: Exception | None) -> LLMError:
+    """The error where no key can be had in time: what failed last, if anything did, with the outlook."""
+    route = call.target.route
+    if exc.wait == NEVER:
+        said = f"no key of {route.provider} can be used: {exc.why}"
+    else:
+        returns = f"capacity returns in {spoken(exc.wait)} at the earliest" if exc.wait > 0 else "when capacity returns is not known"
+        said = f"no capacity at {route.provider} within the deadline of {call.deadline:g} s: {exc.why}; {returns}"
+        if waited > 0:
+            said += f" (it waited {spoken(waited)})"
+    if isinstance(last, LLMError):
+        last.args = (f"{last.args[0] if last.args else type(last).__name__} ({said})",)
+        if isinstance(last, ProviderError) and last.retry_after is None and 0 < exc.wait < NEVER:
+            last.retry_after = exc.wait
+        return last
+    if exc.wait == NEVER:
+        states = [slot.state for slot in call.line.slots]
+        kind: type[ProviderError] = PermissionDeniedError
+        if any(state.condition == "no funds" for state in states):
+            kind = InsufficientFundsError
+        elif any(state.condition == "invalid" for state in states):
+            kind = AuthenticationError
+        return kind(f"{said}. Set another key, or wait", provider=route.provider, model=route.model)
+    return DeadlineExceededError(f"{said}; give more with deadline=, more keys, or a fallback_model")

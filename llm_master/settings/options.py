@@ -1,0 +1,69 @@
+"""The options of an engine: what settings say beside keys and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from llm_master.clock import SYSTEM_CLOCK, Clock
+from llm_master.errors import ConfigurationError
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a number above 0")
+
+
+def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a whole number of at least 1")
+
+
+def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give True or False")
+
+
+def _manner(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("error", "drop"):
+        raise ConfigurationError(f'{attribute.name} is {value!r}: give "error" or "drop"')
+
+
+def _name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a name")
+
+
+def _level(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or value.upper() not in LEVELS):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give one of {', '.join(LEVELS)}")
+
+
+def _hook(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a function")
+
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What ``LLMConfig`` holds beside keys and addresses."""
+
+    preferred_provider: str | None = attrs.field(default=None, validator=_name)
+    default_model: str | None = attrs.field(default=None, validator=_name)
+    max_attempts: int = attrs.field(default=10, validator=_whole)
+    deadline: float = attrs.field(default=600.0, validator=_positive)
+    on_unsupported: str = attrs.field(default="error", validator=_manner)
+    max_concurrent: int | None = attrs.field(default=None, validator=_whole)
+    enable_fallback: bool = attrs.field(default=False, validator=_flag)
+    moderation_model: str | None = attrs.field(default=None, validator=_name)
+    max_media_bytes: int = attrs.field(default=20 * 2**20, validator=_whole)
+    allow_private_urls: bool = attrs.field(default=False, validator=_flag)
+    log_level: str | None = attrs.field(default=None, validator=_level)
+    on_attempt: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
+    on_response: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
+    clock: Clock = SYSTEM_CLOCK
