@@ -8,6 +8,7 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
+from llm_master.dispatch.retry import forget_budgets
 from llm_master.engine import Engine
 from llm_master.errors import ConfigurationError
 from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig, effective
@@ -65,6 +66,16 @@ def engine_for(config: LLMConfig | None) -> Engine:
         if len(_recent) > _ENGINES:
             _recent.popitem(last=False)
     return engine
+
+
+def forget() -> None:
+    """Begin anew: the next ``QueryLLM`` finds every key unused, no limit reached, no provider in trouble. For tests."""
+    global _last_default
+    with _engines_lock:
+        _recent.clear()
+        _all.clear()
+        _last_default = None
+    forget_budgets()
 
 
 _last_default: tuple[Environment, Declared, int, Engine] | None = None

@@ -281,7 +281,7 @@ def _one_receipt(calls: Sequence[Call]) -> Receipt:
     first = calls[0].receipt
     tried = [call.receipt for call in calls if call.receipt.attempts]
     for receipt in tried:
-        if receipt.attempts[-1].latency is None:
+        if receipt.attempts[-1].then == "cancelled":
             receipt.attempts[-1].then = "cancelled: another batch failed"
     cost, state = total_cost(*((receipt.cost, receipt.cost_state) for receipt in tried)) if tried else (None, "unknown")
     return Receipt(

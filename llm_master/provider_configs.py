@@ -22,7 +22,8 @@ from llm_master.rows import canonical, key_attr
 from llm_master.settings.declared import Declared
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.settings.files import current_files
-from llm_master.snapshot import Options, Snapshot, take
+from llm_master.settings.options import Options
+from llm_master.snapshot import Snapshot, take
 
 PROVIDER_CONFIGS = ProviderTable(ROWS, default_class=UnifiedProvider)
 """Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it."""

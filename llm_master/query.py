@@ -420,7 +420,7 @@ class QueryLLM:
         prompt: str | None,
         moderation: Any,
         response_format: Any,
-        repair: bool,
+        repair: Any,
         tools: Sequence[Mapping[str, Any]] | None,
         timeout: float | None,
         deadline: float | None,

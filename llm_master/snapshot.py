@@ -26,7 +26,6 @@ from llm_master.settings.options import Options
 from llm_master.settings.variable_values import laid_over, with_path
 from llm_master.settings.variables import read_variables
 
-
 _ADDED = frozenset({"headers", "query", "models", "renames"})
 """Fields whose entries are added to those of the row beneath."""
 

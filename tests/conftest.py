@@ -16,6 +16,7 @@ from servers.documented import DocumentedServer
 from servers.scripted import ScriptedServer
 
 from llm_master import PROVIDER_CONFIGS, ModelRegistry
+from llm_master.engines import forget
 
 HANG = 60
 """Seconds after which a test counts as hung."""
@@ -40,6 +41,12 @@ def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".local" / "state"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """No key is barred, no limit reached and no provider in trouble from the test before."""
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ from llm_master import (
 from llm_master.providers.anthropic import AnthropicProvider
 from llm_master.providers.failures import failure_of, retry_after
 from llm_master.providers.sse import SSEParser
+from llm_master.types import RateLimitState
 from llm_master.testing import FakeClock
 
 KEY = "sk-ant-secret-0123456789"
@@ -641,17 +642,19 @@ NOW = 1767323045.0  # 2026-01-02T03:04:05Z
 
 
 def test_rate_limit_headers() -> None:
-    limits = AnthropicProvider(ProviderConfig(name="anthropic")).rate_limits(LIMITS)
-    assert (limits.requests_limit, limits.requests_remaining, limits.requests_reset) == (50, 49, NOW)
-    assert (limits.tokens_limit, limits.tokens_remaining, limits.tokens_reset) == (90000, 80000, NOW + 1)
-    assert (limits.input_tokens_limit, limits.input_tokens_remaining, limits.input_tokens_reset) == (50000, 0, NOW + 30)
-    assert (limits.output_tokens_limit, limits.output_tokens_remaining, limits.output_tokens_reset) == (10000, 9000, NOW + 60)
+    # By the server's own clock, whatever this machine's says.
+    limits = AnthropicProvider(ProviderConfig(name="anthropic")).rate_limits({**LIMITS, "date": "Fri, 02 Jan 2026 03:04:05 GMT"})
+    assert (limits.requests_limit, limits.requests_remaining, limits.requests_reset) == (50, 49, 0)
+    assert (limits.tokens_limit, limits.tokens_remaining, limits.tokens_reset) == (90000, 80000, 1)
+    assert (limits.input_tokens_limit, limits.input_tokens_remaining, limits.input_tokens_reset) == (50000, 0, 30)
+    assert (limits.output_tokens_limit, limits.output_tokens_remaining, limits.output_tokens_reset) == (10000, 9000, 60)
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-", "12.5.7", "2026-99-99T00:00:00Z"])
+@pytest.mark.parametrize("value", ["", "soon", "-", "12.5.7", "2026-99-99T00:00:00Z", "inf", "nan", "-3"])
 def test_rate_limit_headers_that_cannot_be_read_are_unknown(value: str) -> None:
     provider = AnthropicProvider(ProviderConfig(name="anthropic"))
-    assert provider.rate_limits(dict.fromkeys(LIMITS, value)) == provider.rate_limits({})
+    assert provider.rate_limits(dict.fromkeys(LIMITS, value)) == RateLimitState()
+    assert provider.rate_limits({}) is None
 
 
 def test_the_wait_after_a_429_is_that_of_the_limit_that_is_used_up() -> None:

@@ -145,7 +145,7 @@ def test_default_model_wins(run, openai, monkeypatch):
         ("gpt-4.1", 3, "OPENAI_API_KEY"),
         ("mock/auth-error", 3, "refuses every key"),
         ("gtp-4.1", 3, "gpt-4.1"),
-        ("mock/ratelimit", 4, "3600 s"),
+        ("mock/ratelimit", 4, "60 min"),
     ],
 )
 def test_errors_are_for_people_and_codes_for_scripts(run, model, code, said):

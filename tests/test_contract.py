@@ -38,6 +38,7 @@ from llm_master import (
 from llm_master.providers.responses import ResponsesProvider
 from llm_master.snapshot import provider_class
 from llm_master.rows import base_variable, key_variables
+from llm_master.engines import forget
 from llm_master.testing import FakeClock
 
 KEY = "sk-contract-0123456789"
@@ -81,6 +82,11 @@ class Party:
         refusal = self.format.error(kind, retry_after=retry_after)
         self.server.answer_json(refusal.body, status=refusal.status, headers=refusal.headers, times=times)
         return refusal
+
+    def begin_anew(self) -> None:
+        """As if the key had never been refused."""
+        forget()
+        self.llm = QueryLLM(self.llm.config)
 
     async def query(self, prompt: str = QUESTION, **options: Any) -> LLMResponse:
         return await self.llm.query(self.model, prompt=prompt, **options)
@@ -354,6 +360,7 @@ ERRORS = {
 async def test_an_error_has_its_class_its_status_and_its_provider(party: Party, kind: str) -> None:
     refusal = party.refuses(kind, retry_after=3600, times=None)
     for sent, how in enumerate(BOTH_WAYS, 1):
+        party.begin_anew()
         with pytest.raises(ProviderError) as caught:
             await whole(party, how)
         error = caught.value
@@ -608,6 +615,7 @@ async def test_a_key_that_the_provider_repeats_is_masked(party: Party, how: str,
         refusal = party.format.error(kind)
         refusal.body["error"]["message"] += f" You sent {KEY}."
         sends = 3 if kind == "server" else 1
+        party.begin_anew()
         party.server.answer_json(refusal.body, status=refusal.status, times=sends)
         with pytest.raises(ProviderError) as caught:
             await whole(party, how)

@@ -192,7 +192,10 @@ async def test_429s_without_end_fail_before_the_deadline_and_not_after():
 
 
 def test_the_table_says_what_the_design_says():
-    said = {kind: (rule_for(kind("x")).key, rule_for(kind("x")).then, rule_for(kind("x")).fallback) for kind in [*MAY_PASS, *HOPELESS, RateLimitError]}
+    said = {
+        kind: (rule_for(kind("x")).key, rule_for(kind("x")).then, rule_for(kind("x")).fallback)
+        for kind in [*MAY_PASS, *HOPELESS, RateLimitError]
+    }
     assert said == {
         AuthenticationError: ("invalid", "other_key", True),
         PermissionDeniedError: ("denied", "other_key", True),

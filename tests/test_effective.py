@@ -26,7 +26,6 @@ from llm_master import (
     QueryLLM,
     UnknownModelError,
 )
-from llm_master.dispatch.gate import Gate
 from llm_master.engines import engine_for
 from llm_master.errors import DeadlineExceededError, InvalidRequestError
 from llm_master.messages import instructed
@@ -317,7 +316,7 @@ def test_how_a_model_is_asked_holds_under_each_of_its_names(tmp_path: Path, writ
         base_url="https://i.ai/v1", requires_key=False, models={"DS": {"id": "wire", "options": {"seed": 1, "top_p": 1}}}
     )
     from llm_master.engine import Engine
-    from llm_master.snapshot import Alias
+    from llm_master.settings.aliases import Alias
 
     snapshot = effective(LLMConfig(environment={}, config_file=file))
     snapshot.aliases["quick"] = Alias("iflow/DS", {"temperature": 2}, "x:1")
@@ -433,110 +432,6 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel", "turn"]), st.integers(0, 20)), max_size=60))
-def test_a_gate_lets_in_so_many_in_their_order_and_loses_no_place(limit: int, steps: list[tuple[str, int]]) -> None:
-    async def play() -> None:
-        gate, inside, entered = Gate(limit), set[int](), list[int]()
-        tasks: dict[int, asyncio.Task[None]] = {}
-        ends: dict[int, asyncio.Event] = {}
-
-        async def visit(number: int) -> None:
-            await gate.enter()
-            try:
-                inside.add(number)
-                entered.append(number)
-                assert len(inside) <= limit
-                await ends[number].wait()
-            finally:
-                inside.discard(number)
-                gate.leave()
-
-        for step, which in steps:
-            if step == "enter":
-                number = len(tasks)
-                ends[number] = asyncio.Event()
-                tasks[number] = asyncio.create_task(visit(number))
-            elif step == "turn":
-                await turns()
-            elif tasks and step == "leave":
-                ends[which % len(tasks)].set()
-            elif tasks:
-                tasks[which % len(tasks)].cancel()
-        await turns()
-        assert entered == sorted(entered), "in the order in which they came"
-        waiting = [task for number, task in tasks.items() if not task.done() and number not in inside]
-        assert not waiting or len(inside) == limit, "nobody waits while there is a place"
-        for end in ends.values():
-            end.set()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
-        for _ in range(limit):
-            await asyncio.wait_for(gate.enter(), 5)
-        last = asyncio.ensure_future(gate.enter())
-        await turns()
-        assert not last.done(), "and no place more"
-        last.cancel()
-
-    asyncio.run(play())
-
-
-def test_a_gate_over_two_loops_in_two_threads() -> None:
-    gate, lock, inside, most, done = Gate(3), threading.Lock(), 0, 0, 0
-
-    async def visit(chance: random.Random) -> None:
-        nonlocal inside, most, done
-        await gate.enter()
-        try:
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            for _ in range(chance.randrange(3)):
-                await asyncio.sleep(0)
-        finally:
-            with lock:
-                inside -= 1
-                done += 1
-            gate.leave()
-
-    async def many(seed: int) -> None:
-        chance = random.Random(seed)
-        tasks = [asyncio.create_task(visit(chance)) for _ in range(300)]
-        for task in chance.sample(tasks, 60):
-            await asyncio.sleep(0)
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    threads = [threading.Thread(target=lambda seed=seed: asyncio.run(many(seed))) for seed in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads), "somebody was forgotten"
-    assert most <= 3 and inside == 0 and done >= 480
-    asyncio.run(asyncio.wait_for(asyncio.wait_for(gate.enter(), 5), 5))
-
-
-def test_a_loop_that_is_closed_takes_no_place_with_it() -> None:
-    gate = Gate(1)
-    asyncio.run(gate.enter())
-    loops = [asyncio.new_event_loop() for _ in range(2)]
-    for loop in loops:
-        task = loop.create_task(gate.enter())
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is what is tested
-        loop.run_until_complete(turns())
-    del task
-    loops[0].close()
-    gate.leave()  # to the waiter of the second loop, which closes before it wakes
-    loops[1].close()
-    loops.clear()
-    gc.collect()
-
-    async def next_one() -> None:
-        await asyncio.wait_for(gate.enter(), 5)
-
-    asyncio.run(next_one())
-
-
 @pytest.fixture
 def one(server: ScriptedServer) -> Iterator[QueryLLM]:
     """Of whose provider one request may be in flight."""
@@ -624,7 +519,7 @@ async def test_who_waits_too_long_for_a_place_is_told_so(server: ScriptedServer)
     second = asyncio.create_task(llm.query("acme/m", prompt="Hello", deadline=3))
     await turns()
     await clock.advance(3)
-    with pytest.raises(DeadlineExceededError, match="one of the 1 places that max_concurrent allows"):
+    with pytest.raises(DeadlineExceededError, match="max_concurrent of acme is 1"):
         await second
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)

@@ -116,6 +116,7 @@ deadline = 90.5
 enable_fallback = true
 max_attempts = 4
 on_unsupported = "drop"
+log_level = "DEBUG"
 moderation_model = "omni-moderation-latest"
 max_media_bytes = 1000
 allow_private_urls = false
@@ -159,6 +160,7 @@ rpm = 1
         "enable_fallback": True,
         "max_attempts": 4,
         "on_unsupported": "drop",
+        "log_level": "DEBUG",
         "moderation_model": "omni-moderation-latest",
         "max_media_bytes": 1000,
         "allow_private_urls": False,
@@ -198,6 +200,8 @@ SAMPLES = {
     "Decimal | None": "0.1",
     "Mapping[str, str]": '{ a = "b" }',
     "Mapping[str, str | None]": '{ a = "b" }',
+    "str | Mapping[str, str] | None": '{ ACME_API_KEY = "b" }',
+    "Mapping[str, int]": "{ ACME_API_KEY = 1 }",
     "Mapping[str, Callable[..., Any] | str]": '{ a = "b:c" }',
     "Mapping[str, bool]": "{ tools = true }",
     "Mapping[str, Mapping[str, Any]]": '{ a = { id = "b" } }',
@@ -345,10 +349,10 @@ def test_a_byte_order_mark_and_windows_lines_are_no_fault():
         ("[aliases]\nq = 'r'\n[routes.r]\ntargets = ['a', {model = 'q'}]\n", "2: aliases.q leads to itself (q -> r -> q)"),
         ("[aliases]\nr = 'x'\n[routes.r]\ntargets = ['a']\n", "2: aliases.r is a route too (llm_master.toml:3): rename one of the two"),
         ("[limits.groq]\nrpm = 0\n", "2: limits.groq.rpm is 0: give a whole number above 0"),
-        ("[limits.groq]\nrp = 1\n", "2: limits.groq.rp is no limit: did you mean 'rpm'?"),
+        ("[limits.groq]\nrpmm = 1\n", "2: limits.groq.rpmm is no limit: did you mean 'rpm'?"),
         (
-            "[limits.'a/x']\nmax_concurrent = 1\n",
-            '2: limits."a/x".max_concurrent is no limit: it is a provider\'s: put it into [limits.PROVIDER]',
+            "[limits.'a/x']\nmax_concurrent_per_key = 1\n",
+            '2: limits."a/x".max_concurrent_per_key is no limit: it is a provider\'s: put it into [limits.PROVIDER]',
         ),
         ("[limits.gpt-4.1]\nrpm = 1\n", '1: limits.gpt-4.1 is no limit: put a name with dots in quotes, as [limits."gpt-4.1"]'),
         (

@@ -390,7 +390,7 @@ async def test_no_key_in_any_repr_and_none_in_the_receipt():
     llm = QueryLLM(config)
     answer = await llm.query("acme/large", prompt="Hello")
     engine = llm._engine
-    provider = engine._providers["acme"]
+    provider = engine._providers["acme", engine.snapshot.keys["acme"][0]]
     assert provider.api_key == provider.config.api_key == KEY
     shown = [
         config,
@@ -476,9 +476,9 @@ def test_a_row_that_was_taken_out_is_gone_for_a_new_object():
 def test_many_settings_do_not_grow_without_end():
     import gc
 
-    from llm_master import engine
+    from llm_master import engines
 
-    for number in range(engine._ENGINES + 20):
+    for number in range(engines._ENGINES + 20):
         QueryLLM(openai_api_key=f"sk-{number:016d}")
     gc.collect()
-    assert len(engine._recent) <= engine._ENGINES
+    assert len(engines._recent) <= engines._ENGINES

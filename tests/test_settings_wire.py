@@ -310,7 +310,7 @@ async def test_keys_per_provider_bound_the_requests_in_flight(server: ScriptedSe
     first.cancel()
     answer = await second
     attempt = answer.receipt.attempts[0]
-    assert attempt.wait > 0 and "max_concurrent allows no more" in (attempt.wait_reason or "")
+    assert attempt.wait > 0 and "max_concurrent_per_key of acme is 1 (requests in flight)" in (attempt.wait_reason or "")
 
 
 def test_all_faults_come_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from llm_master.dispatch.estimate import estimate_tokens, payload_tokens
 from llm_master.dispatch.hooks import Hooks
 from llm_master.dispatch.keys import KeyState
 from llm_master.dispatch.lease import Lease, Line, Outlook
-from llm_master.dispatch.limits import NEVER, ONE, Need
+from llm_master.dispatch.limits import NEVER, ONE, Ask
 from llm_master.dispatch.pool import NoCapacity
 from llm_master.dispatch.retry import FALLBACK_WAIT, Rule, backoff, rule_for, spoken
 from llm_master.dispatch.sending import send, total_cost, wrapped
@@ -50,7 +50,6 @@ class Call:
     """One query, resolved and translated. It sends, changes key or target, repeats what may pass, and keeps the receipt."""
 
     __slots__ = (
-        "began",
         "_error",
         "_failures",
         "_lookup",
@@ -62,6 +61,7 @@ class Call:
         "_why",
         "attempt",
         "before",
+        "began",
         "clock",
         "deadline",
         "deadline_at",
@@ -203,15 +203,15 @@ class Call:
     def begun(self) -> Attempt | None:
         """Open the next attempt, if a key is to be had at once."""
         line = self.line
-        lease = line.pool.lease(line, ONE, self._refused)
+        lease = line.pool.lease(line, None, self._refused)
         return self._opened(lease) if lease is not None else None
 
     async def begin(self) -> Attempt:
         """Open the next attempt, once a key is to be had; at the next target, where this one has none in time."""
         while True:
             line = self.line
-            need = self._need()
-            lease = line.pool.lease(line, need, self._refused)
+            ask = self._ask()
+            lease = line.pool.lease(line, ask, self._refused)
             if lease is not None:
                 return self._opened(lease)
             began = self.clock.monotonic()
@@ -220,10 +220,10 @@ class Call:
                 self._ticket = line.pool.ticket()
             try:
                 with TimeLimit(self.clock, until - began):
-                    lease, why = await line.pool.wait(line, need, self._refused, (-self.priority, self._ticket), until)
+                    lease, why = await line.pool.wait(line, ask, self._refused, (-self.priority, self._ticket), until)
             except (NoCapacity, TimeLimitPassed) as exc:
                 if isinstance(exc, TimeLimitPassed):
-                    outlook = Outlook(line, need, self._refused, self.clock.monotonic())
+                    outlook = Outlook(line, line.need(ask), self._refused, self.clock.monotonic())
                     exc = NoCapacity(max(outlook.wait, 0.0), outlook.why)
                 waited = self.clock.monotonic() - began
                 if self.fallbacks:
@@ -239,18 +239,18 @@ class Call:
                 self._why = self._why or why
             return self._opened(lease)
 
-    def _need(self) -> Need:
+    def _ask(self) -> Ask:
         line = self.line
         if not line.counts_tokens:
-            return ONE
+            return None
         options = self.options
         if self.operation is None:
             estimated = estimate_tokens(self.messages, options.get("tools"))
             most = options.get("max_tokens") or options.get("max_completion_tokens") or options.get("max_output_tokens")
         else:
             estimated, most = payload_tokens(self.messages), 0
-        need = line.need(estimated, most if isinstance(most, int) else self.target.max_output_tokens)
-        if (reason := line.too_large(need)) is not None:
+        ask = (estimated, most if isinstance(most, int) else self.target.max_output_tokens)
+        if (reason := line.too_large(line.need(ask))) is not None:
             error = InvalidRequestError(
                 f"the request to {self.target.name} can never be sent: {reason}. Shorten it, or correct the limit",
                 provider=self.target.route.provider,
@@ -258,7 +258,7 @@ class Call:
             )
             error.receipt = self.receipt
             raise error
-        return need
+        return ask
 
     def _opened(self, lease: Lease) -> Attempt:
         self.lease = lease
@@ -301,7 +301,7 @@ class Call:
         error = self.translated(exc, is_deadline=is_deadline)
         rule = rule_for(error)
         asked: float | None = getattr(error, "retry_after", None)
-        cooling = lease.failed(rule.key, asked, had_tokens=getattr(error, "status", None) is None)
+        cooling = lease.failed(rule.key, error)
         if rule.then == "other_key":
             self._refused |= {lease.slot.state}
         wait, why = self._again(rule, asked, cooling)
@@ -315,7 +315,7 @@ class Call:
                 error.args = (f"{error.args[0]} ({why})",)
             raise error from self.cause(exc, error)
         self._error = error
-        if wait > 0 and rule.then == "backoff":
+        if rule.then == "backoff":
             await self.clock.sleep(wait)
             self._wait, self._why = wait, why
         elif wait > 0:  # for the limit: in the queue, where another key may be there sooner
@@ -342,7 +342,9 @@ class Call:
             outlook = Outlook(self.line, ONE, self._refused, now)
             wait = outlook.wait
             if wait == NEVER:
-                return None, f"sending it again would not help: {outlook.why}" if len(self.line.slots) > 1 else "sending it again would not help"
+                return None, f"sending it again would not help: {outlook.why}" if len(
+                    self.line.slots
+                ) > 1 else "sending it again would not help"
             if wait == 0:
                 return 0.0, "rate limited: again at once, as the provider asks" if cooling == 0 else "another key at once"
             by_provider = asked is not None and cooling is not None and wait <= cooling and wait <= asked

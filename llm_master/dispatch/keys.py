@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 from llm_master.dispatch.limits import TOKENS, Announced, Limit
-from llm_master.errors import ConfigurationError
+from llm_master.errors import ConfigurationError, ProviderError
 from llm_master.types import RateLimitState
 
 _LONG = 8
@@ -59,6 +59,23 @@ NO_FUNDS_FOR = 3600.0
 """Seconds after which a key without funds is tried again."""
 
 
+@attrs.frozen
+class Refusal:
+    """What is kept of an error. Not the error itself, whose traceback would keep alive what the request held."""
+
+    kind: type[ProviderError]
+    text: str
+    status: int | None = None
+    code: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception) -> Refusal:
+        """What is to be kept of this one."""
+        if isinstance(error, ProviderError):
+            return cls(type(error), str(error), error.status, error.code)
+        return cls(ProviderError, str(error))
+
+
 class KeyState:
     """One key at work, whatever the model.
 
@@ -71,10 +88,11 @@ class KeyState:
         cap: How many may be in flight until the next answer: slow start, or one after a bar; ``None`` is no cap.
         condition: ``available``, or why it is not.
         until: When it may be tried again, on the monotonic clock.
+        refusal: What the provider said, the last time it refused it.
         denied: Models that it may not use -> until when.
     """
 
-    __slots__ = ("cap", "condition", "denied", "in_flight", "key", "name", "priority", "until", "uses")
+    __slots__ = ("cap", "condition", "denied", "in_flight", "key", "name", "priority", "refusal", "until", "uses")
 
     def __init__(self, key: Key | None, priority: int, *, alone: bool) -> None:
         self.key = key
@@ -85,17 +103,19 @@ class KeyState:
         self.cap: int | None = None if alone else UNPROVEN
         self.condition: Condition = "available"
         self.until = 0.0
+        self.refusal: Refusal | None = None
         self.denied: dict[str, float] = {}
 
-    def bar(self, condition: Condition, until: float) -> None:
+    def bar(self, condition: Condition, until: float, refusal: Refusal) -> None:
         """Not to be used until then, and then by one request at first."""
-        self.condition, self.until, self.cap = condition, until, 1
+        self.condition, self.until, self.cap, self.refusal = condition, until, 1, refusal
 
     def proved(self) -> None:
         """It answered."""
         self.cap = None
         self.condition = "available"
         self.until = 0.0
+        self.refusal = None
 
 
 COOLING = (10.0, 30.0, 60.0, 120.0)
@@ -175,4 +195,3 @@ class Share:
                 self.counts_tokens = True
             announced.learn(marks[kind], remaining, limit, reset, now)
         return len(self.announced) != known
-

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Share
-from llm_master.dispatch.limits import INPUT, NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Limit, Need, Taken, Window
+from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
+from llm_master.dispatch.limits import INPUT, NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Ask, Limit, Need, Taken, Window
 from llm_master.dispatch.retry import KeyEffect, spoken
 from llm_master.types import RateLimitState, Usage
 
@@ -65,7 +65,11 @@ class Slot:
         name = state.name or "the provider"
         if state.until > now:
             after = f"asked again in {spoken(state.until - now)}"
-            return NEVER, None, f"{name} was refused as invalid ({after})" if state.condition == "invalid" else f"{name} has no funds ({after})"
+            return (
+                NEVER,
+                None,
+                f"{name} was refused as invalid ({after})" if state.condition == "invalid" else f"{name} has no funds ({after})",
+            )
         if state.denied.get(share.model, 0.0) > now:
             return NEVER, None, f"{name} may not use {share.model} (asked again in {spoken(state.denied[share.model] - now)})"
         longest: Blocked = (NOW, None, "")
@@ -88,7 +92,7 @@ class Slot:
 class Line:
     """All slots that can serve one model of one provider, and those who wait for one."""
 
-    __slots__ = ("_input_ratio", "_output", "_room", "_room_out", "counts_tokens", "gone", "model", "pool", "queue", "ring", "slots")
+    __slots__ = ("_input_ratio", "_output", "_room", "_room_out", "counts_tokens", "gone", "learnt", "model", "pool", "queue", "ring", "slots")
 
     def __init__(self, pool: Pool, ring: Ring, model: str, slots: Sequence[Slot]) -> None:
         self.pool = pool
@@ -102,6 +106,8 @@ class Line:
         # Learnt of the answers: counted tokens for an estimated one, and how many come out. Until then, rather too many.
         self._input_ratio = 1.25
         self._output = 500.0
+        # How often: who waits has his need worked out anew.
+        self.learnt = 0
 
     def measure(self) -> None:
         """Take over from the slots what their limits mean for a request's tokens."""
@@ -110,8 +116,11 @@ class Line:
         self._room = min((window.limit for window in windows if window.kind == TOKENS), default=None)
         self._room_out = min((window.limit for window in windows if window.kind == OUTPUT), default=None)
 
-    def need(self, estimated: int, most: int | None) -> Need:
-        """What a request is taken to need, by its estimated input and by how much the answer may have at most."""
+    def need(self, ask: Ask) -> Need:
+        """What a request is taken to need, by all that the answers have taught so far."""
+        if ask is None:
+            return ONE
+        estimated, most = ask
         tokens_in = int(estimated * self._input_ratio) + 1
         tokens_out = int(self._output) + 1
         # What comes out is a guess, which must not make a request look impossible.
@@ -135,22 +144,27 @@ class Line:
                 return None
         return reason
 
-    def learn(self, need: Need, usage: Usage) -> None:
-        """Correct the estimates by what was counted: at once upwards, slowly downwards."""
-        if usage.input_tokens and need[INPUT]:
-            ratio = min(max(self._input_ratio * usage.input_tokens / need[INPUT], 0.2), 5.0)
-            self._input_ratio = max(ratio, self._input_ratio + (ratio - self._input_ratio) * 0.1)
+    def learn(self, estimated: int, usage: Usage) -> None:
+        """Correct the estimates by what was counted: at once upwards, slowly downwards.
+
+        Too much costs little, since it is given back with the answer; too little is a 429.
+        """
+        self.learnt += 1
+        if usage.input_tokens and estimated:
+            ratio = min(max(_ROOM * usage.input_tokens / estimated, 0.2), 5.0)
+            self._input_ratio = max(ratio, self._input_ratio + (ratio - self._input_ratio) * _DECAY)
         if usage.output_tokens is not None:
-            self._output = max(usage.output_tokens, self._output + (usage.output_tokens - self._output) * 0.1)
+            self._output = max(usage.output_tokens, self._output + (usage.output_tokens - self._output) * _DECAY)
 
 
 class Lease:
     """The right to send one request with one key. Given back once; one that nobody holds any more gives itself back."""
 
-    __slots__ = ("_limits", "_line", "_marks", "_open", "_taken", "at", "need", "slot")
+    __slots__ = ("_estimated", "_limits", "_line", "_marks", "_open", "_taken", "at", "need", "slot")
 
-    def __init__(self, line: Line, slot: Slot, need: Need, now: float) -> None:
+    def __init__(self, line: Line, slot: Slot, ask: Ask, need: Need, now: float) -> None:
         self._line = line
+        self._estimated = ask[0] if ask is not None else 0
         self.slot = slot
         self.need = need
         self.at = now
@@ -187,34 +201,38 @@ class Lease:
                 self._learn(state)
             change = _NOTHING
             if self.need is not ONE and usage is not None:
-                line.learn(self.need, usage)
+                line.learn(self._estimated, usage)
                 change = _change(self.need, usage)
             self._give(change)
 
-    def failed(self, effect: KeyEffect, asked: float | None, *, had_tokens: bool) -> float | None:
+    def failed(self, effect: KeyEffect, error: Exception, *, began: bool = False) -> float | None:
         """The request failed; return for how long the quota cools, if it does.
 
         Args:
             effect: What the failure means for the key.
-            asked: Seconds for which the provider asks to be left alone.
-            had_tokens: Whether the provider may have counted its tokens; of what it refused, it has not.
+            error: What failed.
+            began: The answer had begun.
         """
+        refusal = Refusal.of(error)
         pool = self._line.pool
         with pool.lock:
             now = pool.clock.monotonic()
             state, share = self.slot.state, self.slot.share
             cooling = None
             if effect == "limited":
-                cooling = share.cool(self.at, now, asked)
+                cooling = share.cool(self.at, now, getattr(error, "retry_after", None))
             elif effect == "invalid":
-                state.bar("invalid", now + INVALID_FOR)
+                state.bar("invalid", now + INVALID_FOR, refusal)
             elif effect == "no_funds":
-                state.bar("no funds", now + NO_FUNDS_FOR)
+                state.bar("no funds", now + NO_FUNDS_FOR, refusal)
             elif effect == "denied":
                 state.denied[share.model] = now + INVALID_FOR
+                state.refusal = refusal
             if effect != "none":
                 self._line.ring.failed(state)
-            self._give(_NOTHING if had_tokens else (0, -self.need[1], -self.need[2], -self.need[3]))
+            # Of what the provider refused, it has counted no tokens; of what broke on the way, it may have.
+            refused = refusal.status is not None and not began
+            self._give((0, -self.need[1], -self.need[2], -self.need[3]) if refused else _NOTHING)
             return cooling
 
     def unsent(self) -> None:
@@ -264,6 +282,8 @@ class Lease:
 
 
 _NOTHING: Need = (0, 0, 0, 0)
+_ROOM = 1.05
+_DECAY = 0.02
 
 
 def _change(need: Need, usage: Usage) -> Need:
@@ -319,13 +339,11 @@ class Outlook:
 
     __slots__ = ("alarm", "limits", "wait", "why")
 
-    def __init__(
-        self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER
-    ) -> None:
+    def __init__(self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER) -> None:
         self.wait = self.alarm = NEVER
         self.limits: set[Limit] = set()
         self.why = ""
-        reasons = {}
+        reasons: dict[str, None] = {}
         if ahead:
             ahead //= len({slot.share for slot in line.slots})
         for slot in line.slots:

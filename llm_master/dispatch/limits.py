@@ -14,6 +14,10 @@ Need: TypeAlias = tuple[int, int, int, int]
 """What one request takes: itself (1), all its tokens, those of its input, those of its output."""
 
 ONE: Need = (1, 0, 0, 0)
+
+Ask: TypeAlias = tuple[int, int | None] | None
+"""What is known of a request's tokens: those that go in, by estimate; at most how many come out. ``None``: they are not counted."""
+
 REQUESTS, TOKENS, INPUT, OUTPUT = range(4)
 COUNTED = ("requests", "tokens", "input tokens", "output tokens")
 
@@ -27,7 +31,7 @@ MARGIN = 0.1
 """Seconds by which a window is taken longer than it is. A request reaches the provider a little after it was sent, and not always
 by the same time; a window is kept at the provider if that varies by no more than this."""
 
-MARGIN_SHARE = 0.005
+MARGIN_SHARE = 0.0033
 """The same as a share of longer windows, whose providers are less exact."""
 
 _SLOTS = 4096

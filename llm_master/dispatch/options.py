@@ -32,7 +32,9 @@ KNOWN_OPTIONS = frozenset(
     "cached_content generation_config safety_settings tool_config thinking_config thinking_budget max_output_tokens response_mime_type".split()
 )
 
-_ARGUMENTS = frozenset("messages prompt stream response_format tools timeout deadline fallback_model fallback_config priority extra_body".split())
+_ARGUMENTS = frozenset(
+    "messages prompt stream response_format tools timeout deadline fallback_model fallback_config priority extra_body".split()
+)
 """Arguments of ``query`` itself, which are misspelt just as easily."""
 
 _NOT_YET = frozenset({"tags"})

@@ -2,13 +2,14 @@
 
 Fast path: nobody waits, a slot is free, it is taken under a short lock. Else one queues. Waiters are served in the order in which
 they came (the higher ``priority`` first), when something is given back or when a timer says that a window has moved on; nobody
-polls, and nobody holds anything while he waits. One who waits for tokens may be overtaken by smaller requests, which fit where his
-does not, but no more than :data:`OVERTAKEN` times.
+polls, and nobody holds anything while he waits. What the first in order waits for, nobody behind him takes, be his need ever so
+small: so no one starves. In simulations, letting small requests pass large ones brought no more through.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import threading
@@ -17,13 +18,7 @@ from collections import deque
 from llm_master.clock import Clock, TimerHandle
 from llm_master.dispatch.keys import KeyState, Share
 from llm_master.dispatch.lease import Lease, Line, Outlook, choose
-from llm_master.dispatch.limits import NEVER, REQUESTS, Limit, Need
-
-OVERTAKEN = 8
-"""How often at most one who waits is overtaken by smaller requests."""
-
-_LOOK_AHEAD = 8
-"""How many of those behind him are looked at for one that fits."""
+from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
 
 
 class NoCapacity(Exception):
@@ -43,11 +38,13 @@ class NoCapacity(Exception):
 class Waiter:
     """One who waits, on a loop of his own."""
 
-    __slots__ = ("blocking", "error", "future", "gone", "lease", "loop", "need", "order", "overtaken", "refused", "until", "why")
+    __slots__ = ("ask", "error", "future", "gone", "lease", "learnt", "loop", "need", "order", "refused", "until", "why")
 
-    def __init__(self, order: tuple[int, int], need: Need, refused: frozenset[KeyState], until: float) -> None:
+    def __init__(self, order: tuple[int, int], ask: Ask, need: Need, refused: frozenset[KeyState], until: float) -> None:
         self.order = order
+        self.ask = ask
         self.need = need
+        self.learnt = 0
         self.refused = refused
         self.until = until
         self.loop = asyncio.get_running_loop()
@@ -55,9 +52,13 @@ class Waiter:
         self.lease: Lease | None = None
         self.error: NoCapacity | None = None
         self.gone = False
-        self.overtaken = 0
-        self.blocking: set[Limit] = set()
         self.why = ""
+
+    def need_now(self, line: Line) -> Need:
+        """Its need, by what the answers have taught meanwhile."""
+        if self.ask is not None and self.learnt != line.learnt:
+            self.learnt, self.need = line.learnt, line.need(self.ask)
+        return self.need
 
     def wake(self) -> bool:
         """Let it go on; whether its loop is still there."""
@@ -98,21 +99,22 @@ class Pool:
         """A place in the order of those who come."""
         return next(self._tickets)
 
-    def lease(self, line: Line, need: Need, refused: frozenset[KeyState]) -> Lease | None:
+    def lease(self, line: Line, ask: Ask, refused: frozenset[KeyState]) -> Lease | None:
         """A lease, if one can be had now and nobody waits."""
         with self.lock:
             if self.waiting:
                 return None
             now = self.clock.monotonic()
+            need = ONE if ask is None else line.need(ask)
             slot = choose(line, need, refused, now)
-            return Lease(line, slot, need, now) if slot is not None else None
+            return Lease(line, slot, ask, need, now) if slot is not None else None
 
-    async def wait(self, line: Line, need: Need, refused: frozenset[KeyState], order: tuple[int, int], until: float) -> tuple[Lease, str]:
+    async def wait(self, line: Line, ask: Ask, refused: frozenset[KeyState], order: tuple[int, int], until: float) -> tuple[Lease, str]:
         """A lease, waited for if need be; and why it had to wait.
 
         Args:
             line: Where.
-            need: What the request takes.
+            ask: What is known of the request's tokens.
             refused: Keys that are not to be used.
             order: Lower goes first: minus the priority, then the ticket.
             until: When waiting has no sense any more, on the monotonic clock; the caller sets the timer for it.
@@ -120,13 +122,16 @@ class Pool:
         Raises:
             NoCapacity: None can be had in time; told as soon as it is known.
         """
-        waiter = Waiter(order, need, refused, until)
         with self.lock:
             now = self.clock.monotonic()
+            need = line.need(ask)
             outlook = Outlook(line, need, refused, now, ahead=_ahead(line, order), most=until - now)
             if now + outlook.wait >= until:
                 raise NoCapacity(outlook.wait, outlook.why)
-            waiter.why = outlook.why or "others came first"
+        # Made outside the lock, since to make it may collect garbage that gives leases back; a place is looked for below.
+        waiter = Waiter(order, ask, need, refused, until)
+        waiter.why = outlook.why or "others came first"
+        with self.lock:
             _enqueue(line, waiter)
             self.waiting += 1
             self.serve()
@@ -172,33 +177,26 @@ class Pool:
 
     def _serve(self) -> None:
         now = self.clock.monotonic()
-        heads = [(line.queue[0].order, position, 0, 0) for position, line in enumerate(self.lines) if line.queue]
+        heads = [(line.queue[0].order, position, 0) for position, line in enumerate(self.lines) if line.queue]
         heapq.heapify(heads)
-        passed: list[Waiter] = []
         claimed: set[Limit] = set()
         next_at, next_waiter = NEVER, None
         while heads:
-            _, position, index, skipped = heapq.heappop(heads)
+            _, position, index = heapq.heappop(heads)
             line = self.lines[position]
             queue = line.queue
             waiter = queue[index]
             if waiter.gone:
                 del queue[index]
                 line.gone -= 1
-            elif (slot := choose(line, waiter.need, waiter.refused, now, claimed)) is not None:
-                lease = Lease(line, slot, waiter.need, now)
+            elif (slot := choose(line, waiter.need_now(line), waiter.refused, now, claimed)) is not None:
+                lease = Lease(line, slot, waiter.ask, waiter.need, now)
                 del queue[index]
                 self._leave(waiter)
                 waiter.lease = lease
                 if not waiter.wake():
                     waiter.lease = None
                     lease.unsent()
-                    continue
-                for other in passed:
-                    if not other.blocking.isdisjoint(slot.limits):
-                        other.overtaken += 1
-                        if other.overtaken >= OVERTAKEN:
-                            claimed |= other.blocking
             else:
                 outlook = Outlook(line, waiter.need, waiter.refused, now)
                 if now + outlook.wait >= waiter.until:
@@ -207,19 +205,14 @@ class Pool:
                     waiter.error = NoCapacity(outlook.wait, outlook.why)
                     waiter.wake()
                 else:
-                    waiter.blocking = outlook.limits
-                    passed.append(waiter)
-                    if waiter.overtaken >= OVERTAKEN:
-                        claimed |= waiter.blocking
+                    claimed |= outlook.limits
                     if now + outlook.alarm < next_at:
                         next_at, next_waiter = now + outlook.alarm, waiter
-                    index += 1
-                    skipped += 1
-                    # Whoever is behind him may fit only where it is of another size, or may use another key.
-                    if skipped > _LOOK_AHEAD or not (waiter.refused or any(limit.kind != REQUESTS for limit in waiter.blocking)):
+                    if not waiter.refused:  # else one behind him may use a key that he may not
                         continue
+                    index += 1
             if index < len(queue):
-                heapq.heappush(heads, (queue[index].order, position, index, skipped))
+                heapq.heappush(heads, (queue[index].order, position, index))
         if next_waiter is not None:
             self._arm(next_at, next_waiter, now)
 
@@ -263,10 +256,9 @@ class _Timer:
         if asyncio._get_running_loop() is waiter.loop:
             self._start(seconds)
         else:
-            try:
+            # Where its loop was closed, the waiter is collected, and whoever is next is served then.
+            with contextlib.suppress(RuntimeError):
                 waiter.loop.call_soon_threadsafe(self._start, seconds)
-            except RuntimeError:  # its loop was closed; the waiter is collected, and whoever is next is served then
-                pass
 
     def _start(self, seconds: float) -> None:
         self._handle = self._pool.clock.wake_later(seconds, lambda: self._pool.wake(self))

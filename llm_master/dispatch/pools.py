@@ -64,9 +64,8 @@ class Pools:
             line = self._lines.get((provider, kind, model))
             if line is not None:
                 with line.pool.lock:
-                    changed = [slot.share for slot in line.slots if self._limit_share(slot.share, config)]
-                    for share in changed:
-                        line.pool.refresh(share)
+                    for changed in [slot.share for slot in line.slots if self._limit_share(slot.share, config)]:
+                        line.pool.refresh(changed)
                 return line
             pool = self._pool(provider)
             ring = self._ring(provider)
@@ -121,9 +120,9 @@ class Pools:
         row = self._rows[provider]
         limits: list[Limit] = []
         if (most := row.max_concurrent or self._max_concurrent) is not None:
-            limits.append(self._at_once(provider, "", most, f"max_concurrent of {provider} allows {most} requests in flight"))
+            limits.append(self._at_once(provider, "", most, f"max_concurrent of {provider} is {most} (requests in flight)"))
         if (most := row.max_concurrent_per_key) is not None:
-            why = f"max_concurrent_per_key of {provider} allows {most} requests in flight"
+            why = f"max_concurrent_per_key of {provider} is {most} (requests in flight)"
             limits.append(self._at_once(provider, str(position), most, why))
         for field in RATES:
             # Of all rows that have keys of this quota, the strictest.
@@ -137,7 +136,7 @@ class Pools:
                 seconds, kind, said = _RATES[field]
                 key = (quota, field)
                 if key not in self._windows:
-                    self._windows[key] = Window(amount, seconds, kind, f"{field} of {name} allows {amount} {said}")
+                    self._windows[key] = Window(amount, seconds, kind, f"{field} of {name} is {amount} ({said})")
                 limits.append(self._windows[key])
         return limits
 
@@ -155,12 +154,12 @@ class Pools:
         if config is not None:
             if (most := config.max_concurrent) is not None:
                 limit = self._at_once(whose, "", most, "")
-                limit.limit, limit.why = most, f"max_concurrent of {share.model} allows {most} requests in flight"
+                limit.limit, limit.why = most, f"max_concurrent of {share.model} is {most} (requests in flight)"
                 limits.append(limit)
             for field, (seconds, kind, said) in _RATES.items():
                 if (amount := getattr(config, f"rate_limit_{field}")) is not None:
                     window = self._windows.setdefault((whose, field), Window(amount, seconds, kind, ""))
-                    window.limit, window.why = amount, f"rate_limit_{field} of {share.model} allows {amount} {said}"
+                    window.limit, window.why = amount, f"rate_limit_{field} of {share.model} is {amount} ({said})"
                     limits.append(window)
         before = [limit for limit in share.limits if limit not in share.announced.values()]
         share.limits = [*limits, *share.announced.values()]

@@ -103,6 +103,11 @@ class RetryBudget:
 _budgets: dict[str, RetryBudget] = {}
 
 
+def forget_budgets() -> None:
+    """Give every provider a new one."""
+    _budgets.clear()
+
+
 def budget_of(address: str) -> RetryBudget:
     """The budget of the provider at an address, the same for all engines of this process."""
     return _budgets.setdefault(address, RetryBudget())

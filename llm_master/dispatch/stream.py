@@ -311,7 +311,7 @@ class LLMStream:
         if not self._done:
             self._keep_what_came()
         if call.lease is not None:
-            call.lease.failed(rule_for(error).key, getattr(error, "retry_after", None), had_tokens=True)
+            call.lease.failed(rule_for(error).key, error, began=True)
         if not isinstance(error, LLMError):
             call.write_failure(error, "raised: output had begun")
             return

@@ -16,6 +16,7 @@ from llm_master.errors import (
     LLMError,
     PermissionDeniedError,
     ProviderError,
+    RateLimitError,
     RequestTimeoutError,
 )
 
@@ -39,7 +40,9 @@ def translated(call: Call, exc: Exception, translate: Callable[[Exception, str |
     route = call.target.route
     if isinstance(exc, TimeLimitPassed):
         return RequestTimeoutError(
-            f"no answer from {route.provider} within {call.timeout:g} s; give more with timeout=", provider=route.provider, model=route.model
+            f"no answer from {route.provider} within {call.timeout:g} s; give more with timeout=",
+            provider=route.provider,
+            model=route.model,
         )
     error = translate(exc, route.model)
     if isinstance(error, ProviderError):
@@ -70,12 +73,21 @@ def no_capacity(call: Call, exc: NoCapacity, waited: float, last: Exception | No
         if isinstance(last, ProviderError) and last.retry_after is None and 0 < exc.wait < NEVER:
             last.retry_after = exc.wait
         return last
+    refusals = [refusal for slot in call.line.slots if (refusal := slot.state.refusal) is not None]
     if exc.wait == NEVER:
-        states = [slot.state for slot in call.line.slots]
-        kind: type[ProviderError] = PermissionDeniedError
-        if any(state.condition == "no funds" for state in states):
-            kind = InsufficientFundsError
-        elif any(state.condition == "invalid" for state in states):
-            kind = AuthenticationError
-        return kind(f"{said}. Set another key, or wait", provider=route.provider, model=route.model)
+        kinds = (InsufficientFundsError, AuthenticationError, PermissionDeniedError)
+        known = next((refusal for kind in kinds for refusal in refusals if issubclass(refusal.kind, kind)), None)
+        kind = known.kind if known is not None else AuthenticationError
+        what = f" It said: {known.text}" if known is not None else ""
+        return kind(
+            f"{said}. Set another key, or wait.{what}",
+            status=known.status if known is not None else None,
+            provider=route.provider,
+            model=route.model,
+            code=known.code if known is not None else None,
+        )
+    now = call.clock.monotonic()
+    if all(slot.share.until > now or slot.state.until > now for slot in call.line.slots):
+        # Nobody asked this time, since who was asked last said when to come again.
+        return RateLimitError(said, status=429, provider=route.provider, model=route.model, retry_after=exc.wait)
     return DeadlineExceededError(f"{said}; give more with deadline=, more keys, or a fallback_model")

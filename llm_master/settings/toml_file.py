@@ -50,8 +50,12 @@ KINDS: Mapping[str, Kind] = {
     ),
     "Decimal | None": Kind(lambda value: NUMBER.fits(value) or TEXT.fits(value), "give a number"),
     "Mapping[str, str]": TEXT_TABLE,
-    "str | Mapping[str, str] | None": Kind(lambda value: TEXT.fits(value) or TEXT_TABLE.fits(value), "give a string, or a table of strings"),
-    "Mapping[str, int]": Kind(lambda value: isinstance(value, dict) and all(map(WHOLE.fits, value.values())), "give a table of whole numbers"),
+    "str | Mapping[str, str] | None": Kind(
+        lambda value: TEXT.fits(value) or TEXT_TABLE.fits(value), "give a string, or a table of strings"
+    ),
+    "Mapping[str, int]": Kind(
+        lambda value: isinstance(value, dict) and all(map(WHOLE.fits, value.values())), "give a table of whole numbers"
+    ),
     "Mapping[str, str | None]": TEXT_TABLE,
     "Mapping[str, Callable[..., Any] | str]": TEXT_TABLE,
     "Mapping[str, bool]": Kind(
@@ -82,7 +86,7 @@ OPTIONS: Mapping[str, Kind] = {
     "enable_fallback": FLAG,
     "max_attempts": COUNT,
     "on_unsupported": Kind(lambda value: value in ("error", "drop"), 'give "error" or "drop"'),
-    "log_level": Kind(lambda value: isinstance(value, str), "give a level, as \"DEBUG\""),
+    "log_level": Kind(lambda value: isinstance(value, str), 'give a level, as "DEBUG"'),
     "moderation_model": NAME,
     "max_media_bytes": COUNT,
     "allow_private_urls": FLAG,
