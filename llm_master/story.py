@@ -72,6 +72,8 @@ def _end(receipt: Receipt) -> str:
     if waited > 0:
         end += f", {_seconds(waited)} of it waiting"
     if receipt.cost is None:
+        if last.error is not None:
+            return f"{end}."
         cost = "what it cost is not known"
     else:
         cost = f"it cost {_money(receipt.cost, receipt.currency)}"
@@ -81,7 +83,9 @@ def _end(receipt: Receipt) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def _money(amount: Decimal, currency: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 @click.option("--stream", is_flag=True, help="Print the answer as it arrives.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer with usage, cost and receipt as JSON, once it is whole.")
 @click.option("-u", "--usage", is_flag=True, help="Print tokens, cost, time and key on standard error.")
+@click.option("--explain", is_flag=True, help="Say on standard error what was sent, waited for and decided, and why.")
+@click.option(
+    "--fallback", "fallbacks", multiple=True, metavar="MODEL", help="Who answers where the model fails; may be given several times."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Show provider, address, headers and body, and send nothing. With --json the body is not abridged."
 )
@@ -62,6 +67,7 @@ def query(
     images: tuple[str, ...],
     files: tuple[str, ...],
     audio: tuple[str, ...],
+    fallbacks: tuple[str, ...],
     schema: TextIO | None,
     tools: TextIO | None,
     save: str | None,
@@ -70,6 +76,7 @@ def query(
     stream: bool,
     as_json: bool,
     usage: bool,
+    explain: bool,
     dry_run: bool,
     timeout: float | None,
     deadline: float,
@@ -93,11 +100,13 @@ def query(
     media = [*_parts("image", images), *_parts("file", files), *_parts("audio", audio)]
     messages.append({"role": "user", "parts": [text, *media]} if media else {"role": "user", "content": text})
     arguments = {"timeout": timeout, "deadline": deadline, **{key: _value(value) for key, value in options}}
+    if fallbacks:
+        arguments["fallback_model"] = fallbacks
     if schema is not None:
         arguments["response_format"] = _schema(schema)
     if tools is not None:
         arguments["tools"] = _tools(tools)
-    with errors_told():
+    with errors_told(), _explained() if explain else contextlib.nullcontext():
         name = model or name or _default_model()
         if dry_run:
             show_plan(name, messages, {**arguments, "stream": stream}, as_json=as_json)
@@ -107,8 +116,23 @@ def query(
     keep(name, messages, response)
     if usage:
         click.echo(usage_line(response), err=True)
+    if explain and response.receipt is not None:
+        click.echo(response.receipt.explain(), err=True)
     if not well:
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Tell the story of a query that failed, before its error is told."""
+    from llm_master.errors import LLMError
+
+    try:
+        yield
+    except LLMError as exc:
+        if exc.receipt is not None:
+            click.echo(exc.receipt.explain(), err=True)
+        raise
 
 
 async def _ask(

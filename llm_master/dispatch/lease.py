@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
-from llm_master.dispatch.limits import INPUT, NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Ask, Limit, Need, Taken, Window
+from llm_master.dispatch.limits import NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Ask, Limit, Need, Taken, Window
 from llm_master.dispatch.retry import KeyEffect, spoken
 from llm_master.types import RateLimitState, Usage
 
@@ -92,7 +92,20 @@ class Slot:
 class Line:
     """All slots that can serve one model of one provider, and those who wait for one."""
 
-    __slots__ = ("_input_ratio", "_output", "_room", "_room_out", "counts_tokens", "gone", "learnt", "model", "pool", "queue", "ring", "slots")
+    __slots__ = (
+        "_input_ratio",
+        "_output",
+        "_room",
+        "_room_out",
+        "counts_tokens",
+        "gone",
+        "learnt",
+        "model",
+        "pool",
+        "queue",
+        "ring",
+        "slots",
+    )
 
     def __init__(self, pool: Pool, ring: Ring, model: str, slots: Sequence[Slot]) -> None:
         self.pool = pool

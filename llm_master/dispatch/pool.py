@@ -38,7 +38,7 @@ class NoCapacity(Exception):
 class Waiter:
     """One who waits, on a loop of his own."""
 
-    __slots__ = ("ask", "error", "future", "gone", "lease", "learnt", "loop", "need", "order", "refused", "until", "why")
+    __slots__ = ("ask", "error", "future", "gone", "learnt", "lease", "loop", "need", "order", "refused", "until", "why")
 
     def __init__(self, order: tuple[int, int], ask: Ask, need: Need, refused: frozenset[KeyState], until: float) -> None:
         self.order = order
@@ -134,7 +134,9 @@ class Pool:
         with self.lock:
             _enqueue(line, waiter)
             self.waiting += 1
-            self.serve()
+            # Behind others there is nothing to be had, or whoever is first would have it; unless he may not use each key.
+            if line.queue[-1] is not waiter or len(line.queue) - line.gone == 1 or line.queue[0].refused:
+                self.serve()
         try:
             await waiter.future
         except BaseException:  # cancelled, or its loop was closed before it woke

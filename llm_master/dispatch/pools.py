@@ -66,6 +66,8 @@ class Pools:
                 with line.pool.lock:
                     for changed in [slot.share for slot in line.slots if self._limit_share(slot.share, config)]:
                         line.pool.refresh(changed)
+                    if line.pool.waiting:
+                        line.pool.serve()
                 return line
             pool = self._pool(provider)
             ring = self._ring(provider)

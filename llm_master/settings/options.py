@@ -10,6 +10,8 @@ import attrs
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.errors import ConfigurationError
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
@@ -44,9 +46,6 @@ def _level(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
 def _hook(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
         raise ConfigurationError(f"{attribute.name} is {value!r}: give a function")
-
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @attrs.frozen(kw_only=True)

@@ -17,6 +17,7 @@ from llm_master.rows import ProviderConfig, canonical
 from llm_master.settings import variable_values as values
 from llm_master.settings.declared import Declared, Sourced
 from llm_master.settings.environment import Environment
+from llm_master.settings.options import LEVELS
 
 _Reader = Callable[[str], Any]
 
@@ -56,6 +57,8 @@ _HEADERS = ("custom_headers", "headers")
 
 _ADDRESS = ("api_base", "base_url")
 """Where an address is looked for, in this order, before the row's ``base_url_env``."""
+
+_LOG_LEVEL = "log_level"
 
 _SECTION = "_settings"
 """May stand behind a provider's name, which is then a worse match than without."""
@@ -146,7 +149,10 @@ class _Reading:
         for provider, ranked in self.keys.items():
             keys: dict[str, Sourced] = {}
             for _, name in sorted(ranked):
-                keys.setdefault(self.variables[name].value, self.variables[name])
+                variable = self.variables[name]
+                first = keys.setdefault(variable.value, variable)
+                if first is not variable and _NUMBERED.fullmatch(name):
+                    self.declared.warnings.append(f"{variable.origin} holds the same key as {first.origin}: it counts once")
             self.declared.keys[provider] = list(keys.values())
         return self.declared
 
@@ -182,6 +188,9 @@ class _Reading:
             option, reader = _OF_ALL[name]
             if (value := self._value(name, reader)) is not None:
                 self.declared.options[option] = value
+            return
+        if name == _LOG_LEVEL:
+            self._set_log_level(self.variables[name])
             return
         for prefix in _PREFIXES:
             if name.startswith(prefix) and len(name) > len(prefix):
@@ -270,6 +279,15 @@ class _Reading:
         if not faults:
             address = values.with_path(address, row.default_path) if row else address
             self._fields(provider)["base_url"] = Sourced(address, variable.origin)
+
+    def _set_log_level(self, variable: Sourced) -> None:
+        if variable.value.upper() in LEVELS:
+            self.declared.options[_LOG_LEVEL] = variable
+        else:
+            # Other programs read it too, and know other levels.
+            self.declared.warnings.append(
+                f"{variable.origin} is {variable.value!r}, which is no level here: give one of {', '.join(LEVELS)}"
+            )
 
     def _set_headers(self, provider: str) -> None:
         row = self.known.get(provider)
