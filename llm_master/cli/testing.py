@@ -17,8 +17,12 @@ def testing() -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; 0, the default, is any that is free.")
 @click.option("--script", "file", metavar="FILE", help="What to answer, in TOML or JSON: script, limits, keys, models.")
 @click.option("--limit", "limits", multiple=True, metavar="LIMIT", help='As 600/60s, "90000 tokens/1m/model" or "4 concurrency".')
-@click.option("--key", "keys", multiple=True, metavar="KEY", help="An API key that there is; any other gets a 401. Without it, any will do.")
-@click.option("--model", "models", multiple=True, metavar="MODEL", help="A model that there is; any other gets a 404. Without it, any will do.")
+@click.option(
+    "--key", "keys", multiple=True, metavar="KEY", help="An API key that there is; any other gets a 401. Without it, any will do."
+)
+@click.option(
+    "--model", "models", multiple=True, metavar="MODEL", help="A model that there is; any other gets a 404. Without it, any will do."
+)
 def serve(host: str, port: int, file: str | None, limits: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]) -> None:
     """Serve OpenAI's API, with echoes for answers and the failures that FILE scripts, until interrupted.
 

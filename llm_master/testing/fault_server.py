@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-import llm_master
 from llm_master.errors import ConfigurationError
 from llm_master.testing.scenario import Scenario
 from llm_master.testing.script import Fault, Limit
@@ -82,7 +81,7 @@ class FaultServer:
     @property
     def url(self) -> str:
         """Its address without a path, as ``http://127.0.0.1:43211``."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
     @property
     def base_url(self) -> str:
@@ -103,7 +102,7 @@ class FaultServer:
         if self._process is not None:
             raise ConfigurationError(f"the fault server at {self.url} is running: stop it before it is started again")
         # The same package as here, wherever this process has found it.
-        root = str(Path(llm_master.__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             [sys.executable, "-m", "llm_master.testing.serving"],

@@ -144,8 +144,9 @@ class Scenario:
 
 def added(scenario: Scenario, *, limits: Iterable[Limit] = (), keys: Iterable[str] = (), models: Iterable[str] = ()) -> Scenario:
     """A scenario with more limits, keys and models."""
-    named, more = dict(scenario.keys or {}), _named(keys)
-    named |= {name: key for name, key in more.items() if key not in named.values()}
+    named = dict(scenario.keys or {})
+    names = KeyNames(named)
+    named |= {f"{names(key)}": key for key in keys}
     return attrs.evolve(
         scenario,
         limits=(*scenario.limits, *limits),

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 
 from aiohttp import web
@@ -90,7 +91,7 @@ async def raw(request: web.BaseRequest, data: bytes) -> web.StreamResponse:
 async def cut_off(request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
     """Close the connection when what was written has left: in order, or by a reset."""
     transport = request.transport
-    while transport is not None and transport.get_write_buffer_size():  # noqa: ASYNC110  # transports tell nobody
+    while transport is not None and not transport.is_closing() and _unsent(transport):  # noqa: ASYNC110  # transports tell nobody
         await asyncio.sleep(_FLUSHED)
     if transport is None or transport.is_closing():
         return web.Response()
@@ -102,6 +103,22 @@ async def cut_off(request: web.BaseRequest, *, reset: bool) -> web.StreamRespons
     else:
         transport.close()
     return web.Response()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that wait here or in the system, which a reset would throw away."""
+    if waiting := transport.get_write_buffer_size():
+        return waiting
+    try:
+        import fcntl
+        import termios
+    except ImportError:  # Windows, where what the system has is not known
+        return 0
+    try:
+        answer = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # not a system that tells it of sockets
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 async def pause(seconds: float) -> None:
