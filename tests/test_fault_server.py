@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import math
@@ -16,16 +17,16 @@ from pathlib import Path
 import aiohttp
 import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from servers.exchange import ASK, KEYS, ask, exchange, request
 from servers.scripted import eventually
 
+import llm_master.testing
 from llm_master import (
+    PROVIDER_CONFIGS,
     AuthenticationError,
     ConfigurationError,
     LLMConfig,
     ModelNotFoundError,
-    PROVIDER_CONFIGS,
     ProviderConfig,
     ProviderConnectionError,
     QueryLLM,
@@ -34,12 +35,8 @@ from llm_master import (
     StreamInterruptedError,
 )
 from llm_master.testing import Fault, FaultServer, Limit
-from llm_master.testing.scenario import Scenario, added, read_scenario
-from llm_master.testing.windows import Admission, Asked, SlidingWindow, peak
 
 ROOT = Path(__file__).resolve().parent.parent
-KEYS = {"first": "sk-first-0123456789", "second": "sk-second-0123456789"}
-ASK = {"model": "m", "messages": [{"role": "user", "content": "Hello there"}]}
 
 
 @pytest.fixture
@@ -51,34 +48,6 @@ def llm(fault_server):
 def with_key(fault_server, key):
     PROVIDER_CONFIGS["acme"] = ProviderConfig(base_url=fault_server.base_url, api_key=key, max_retries=0)
     return QueryLLM(LLMConfig(environment={}))
-
-
-def request(body, path="/v1/chat/completions", method="POST", headers=()):
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = [f"{method} {path} HTTP/1.1", "host: x", f"content-length: {len(raw)}", *headers, "", ""]
-    return "\r\n".join(head).encode() + raw
-
-
-def exchange(server, body=ASK, **how):
-    """Everything that comes back until the connection ends, and whether a reset ended it."""
-    with socket.create_connection((server.host, server.port), timeout=10) as connection:
-        connection.sendall(request(body, **how))
-        came = b""
-        try:
-            while data := connection.recv(65536):
-                came += data
-        except ConnectionResetError:
-            return came, True
-        return came, False
-
-
-def ask(server, body=ASK, **how):
-    """Status, headers and body of an answer."""
-    came, was_reset = exchange(server, body, **{**how, "headers": [*how.get("headers", ()), "connection: close"]})
-    assert not was_reset
-    head, _, body = came.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    return int(first.split()[1]), {name.lower(): text for name, text in (line.split(": ", 1) for line in lines)}, body
 
 
 # Answers
@@ -182,6 +151,16 @@ def test_body_answer_and_usage(fault_server):
     answer = json.loads(ask(fault_server)[2])
     assert (answer["choices"][0]["message"]["content"], answer["usage"]) == ("Forty-two", {"prompt_tokens": 9})
     assert "usage" not in json.loads(ask(fault_server)[2])
+
+
+async def test_a_status_without_a_body_leaves_the_connection_in_order(fault_server):
+    fault_server.script(Fault(204), Fault(304))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
+        statuses = []
+        for _ in range(3):
+            async with client.post(f"{fault_server.base_url}/chat/completions", json=ASK) as answer:
+                statuses.append((answer.status, bool(await answer.read())))
+    assert statuses == [(204, False), (304, False), (200, True)]
 
 
 async def test_delay_for_ever_runs_into_the_clients_timeout(llm, fault_server):
@@ -330,261 +309,6 @@ async def test_any_other_model_gets_a_404(llm, fault_server):
     assert json.loads(ask(fault_server, b"", path="/v1/models", method="GET")[2])["data"][0]["id"] == "large"
 
 
-# Limits
-
-
-async def test_a_limit_by_key(fault_server):
-    fault_server.limit(Limit(2, window=60))
-    first, second = (with_key(fault_server, key) for key in KEYS.values())
-    fault_server.accept(keys=KEYS)
-
-    async def asked(key):
-        return ask(fault_server, headers=[f"authorization: Bearer {KEYS[key]}"])
-
-    answers = [await asked(key) for key in ("first", "first", "first", "second")]
-    assert [status for status, _, _ in answers] == [200, 200, 429, 200]
-    allowed, refused = answers[1][1], answers[2][1]
-    assert (allowed["x-ratelimit-limit-requests"], allowed["x-ratelimit-remaining-requests"]) == ("2", "0")
-    assert "retry-after" not in allowed
-    assert 50_000 < int(refused["retry-after-ms"]) <= 60_000
-    assert int(refused["retry-after"]) == math.ceil(int(refused["retry-after-ms"]) / 1000)
-    assert refused["x-ratelimit-reset-requests"].endswith("ms")
-    assert json.loads(answers[2][2])["error"]["code"] == "rate_limit_exceeded"
-    assert (fault_server.peak(60, by="key"), fault_server.peak(60)) == (2, 3)
-    assert fault_server.counts("allowed") == {True: 3, False: 1}
-
-
-async def test_who_comes_again_when_told_is_let_through(fault_server):
-    fault_server.limit(Limit(3, window=0.2, by=("key", "model")))
-
-    async def until_answered(client, model):
-        sends = 0
-        while True:
-            sends += 1
-            async with client.post(f"{fault_server.base_url}/chat/completions", json={**ASK, "model": model}) as answer:
-                if answer.status == 200:
-                    return sends
-                await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
-
-    async with aiohttp.ClientSession() as client:
-        sends = [await until_answered(client, "alone") for _ in range(7)]
-        assert max(sends) == 2  # nobody else took the place
-        await asyncio.gather(*(until_answered(client, model) for model in ("a", "b") for _ in range(8)))
-    assert fault_server.peak(0.2, by="model") == 3
-    assert fault_server.counts()[200] == 23
-
-
-def test_limits_of_tokens_and_a_request_that_never_fits(fault_server):
-    fault_server.limit(Limit(20, what="tokens", by="model"), Limit(10, what="input_tokens", model="small"))
-    assert ask(fault_server)[0] == 200  # 3 and 5 tokens
-    assert ask(fault_server)[0] == 200
-    status, headers, _ = ask(fault_server)
-    assert (status, headers["x-ratelimit-remaining-tokens"]) == (429, "4")
-    fault_server.limit(Limit(5, what="output_tokens"))
-    fault_server.script(Fault(usage={"prompt_tokens": 1, "completion_tokens": 6}))
-    status, headers, body = ask(fault_server)
-    assert status == 429
-    assert "retry-after" not in headers
-    assert b"never fits" in body
-    fault_server.script(Fault(500))
-    assert [ask(fault_server)[0] for _ in range(2)] == [500, 200]  # who is refused uses up no step
-
-
-async def test_concurrency(fault_server):
-    fault_server.limit(Limit(2, what="concurrency"))
-    fault_server.script(Fault(delay="forever", times=2))
-    held = [await asyncio.open_connection(fault_server.host, fault_server.port) for _ in range(2)]
-    for _, writer in held:
-        writer.write(request(ASK))
-    assert await eventually(lambda: len(fault_server.requests) == 2)
-    status, headers, _ = ask(fault_server)
-    assert (status, headers["x-ratelimit-remaining-concurrency"]) == (429, "0")
-    for _, writer in held:
-        writer.close()
-        await writer.wait_closed()
-    assert await eventually(lambda: ask(fault_server)[0] == 200)
-
-
-@given(st.integers(1, 6), st.integers(1, 12), st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4)), max_size=60))
-def test_no_interval_ever_holds_more_and_what_fits_is_never_refused(limit, window, arrivals):
-    counted, let_through, now = SlidingWindow(limit, window), [], 0
-    for passed, amount in arrivals:
-        now += passed
-        held = sum(taken for at, taken in let_through if now - window < at <= now)
-        wait = counted.wait(now, amount)
-        assert (wait == 0) == (held + amount <= limit)
-        assert (wait == math.inf) == (amount > limit)
-        assert counted.remaining(now) == limit - held
-        if 0 < wait < math.inf:
-            # There is room when it says, and not a moment before.
-            for moment, fits in ((now + wait, True), (now + wait - 0.5, False)):
-                assert (sum(taken for at, taken in let_through if moment - window < at) + amount <= limit) == fits
-        if wait == 0:
-            counted.take(now, amount)
-            let_through.append((now, amount))
-    in_windows = [sum(taken for at, taken in let_through if end - window < at <= end) for end, _ in let_through]
-    assert max(in_windows, default=0) <= limit
-    assert peak(let_through, window) == max(in_windows, default=0)
-
-
-@given(st.floats(0.001, 1e6), st.floats(1e-4, 1e4), st.lists(st.floats(0, 1e3), max_size=30))
-def test_who_waits_as_told_always_fits(start, window, gaps):
-    """Rounding may not make the server refuse whom it told to come then."""
-    counted, now = SlidingWindow(3, window), start
-    for gap in gaps:
-        now += gap
-        if wait := counted.wait(now, 1):
-            now = max(now + wait, math.nextafter(now, math.inf))
-            now = now if not counted.wait(now, 1) else math.nextafter(now, math.inf)
-        assert counted.wait(now, 1) == 0
-        counted.take(now, 1)
-
-
-def test_a_request_takes_from_all_limits_or_from_none():
-    admission = Admission([Limit(5, by="key"), Limit(1, by="model")])
-    assert admission.admit(Asked("k", "k", "a"), 0).refused_by is None
-    assert admission.admit(Asked("k", "k", "a"), 1).refused_by == Limit(1, by="model")
-    assert admission.admit(Asked("k", "k", "b"), 2).headers["x-ratelimit-remaining-requests"] == "0"
-    for moment in (3, 4, 5):
-        assert admission.admit(Asked("k", "k", f"c{moment}"), moment).refused_by is None
-    verdict = admission.admit(Asked("k", "k", "d"), 6)
-    assert (verdict.refused_by, verdict.wait) == (Limit(5, by="key"), 54)
-
-
-# What it is told
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"staus": 429}, ["'staus' is no field: did you mean 'status'?"]),
-        ({"status": 99, "delay": -1, "times": 0}, ["status is 99", "delay is -1", "times is 0"]),
-        ({"reset_after": -1, "stal": 1}, ["reset_after is -1", "did you mean 'stall'?"]),
-        ({"stall_after": 5}, ["give stall too"]),
-        ({"garbage": "xml"}, ["give http or json"]),
-        ({"body": "x", "answer": "y"}, ["keep one of them"]),
-        ({"reset_after": 1, "close_after": 1}, ["keep one of them"]),
-        ({"status": 500, "answer": "y", "usage": {}}, ["answer belongs", "usage belongs"]),
-        ({"headers": {"a": "b\r\nc"}}, ["headers is"]),
-        ({"headers": {"Content-Length": "5"}}, ["the server's own affair"]),
-        ({"stream": 1, "path": "x", "every": 0}, ["stream is 1", "path is 'x'", "every is 0"]),
-        ({"body": float("inf"), "usage": [], "key": 5}, ["usage is []", "key is a int"]),
-    ],
-)
-def test_all_that_is_wrong_with_a_step_is_said_at_once(fields, said):
-    with pytest.raises(ConfigurationError) as failed:
-        Fault.from_mapping(fields)
-    assert [text for text in said if text not in str(failed.value)] == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"limit": 0, "window": -1, "what": "words", "by": ["user"]}, ["limit is 0", "window is -1", "what is 'words'", "by is ('user',)"]),
-        ({"windw": 5}, ["did you mean 'window'?", "limit is missing"]),
-        ({"limit": 4, "what": "concurrency", "window": 5}, ["window has no meaning"]),
-        ({"limit": 4, "by": 5}, ["by is (5,)"]),
-    ],
-)
-def test_all_that_is_wrong_with_a_limit_is_said_at_once(fields, said):
-    with pytest.raises(ConfigurationError) as failed:
-        Limit.from_mapping(fields)
-    assert [text for text in said if text not in str(failed.value)] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "limit"),
-    [
-        ("600/60s", Limit(600)),
-        ("600/1m", Limit(600)),
-        ("10/0.5/model", Limit(10, window=0.5, by="model")),
-        ("90000 tokens/1h/key+model", Limit(90000, window=3600, what="tokens", by=("key", "model"))),
-        ("5 output_tokens/250ms/all", Limit(5, window=0.25, what="output_tokens", by=())),
-        ("4 concurrency", Limit(4, what="concurrency")),
-        ("4 concurrency/model", Limit(4, what="concurrency", by="model")),
-    ],
-)
-def test_a_limit_as_text(text, limit):
-    assert Limit.from_text(text) == limit
-
-
-@pytest.mark.parametrize("text", ["600", "600/", "600/60d", "many/60s", "4 concurrency/60s", "0/60s", "5/0s", "5/1s/user", "4 words/1s"])
-def test_no_limit_as_text(text):
-    with pytest.raises(ConfigurationError, match=f"limit '{text}'"):
-        Limit.from_text(text)
-
-
-def test_steps_and_limits_survive_their_plain_form():
-    for fault in (
-        Fault(),
-        Fault(429, headers={"a": "b"}, times=None),
-        Fault(delay="forever", stall=math.inf, stall_after=3, key="k"),
-        Fault(usage={}),
-    ):
-        assert Fault.from_mapping(json.loads(json.dumps(fault.to_mapping()))) == fault
-    for limit in (Limit(5), Limit(5, window=0.1, by=(), what="tokens", model="m")):
-        assert Limit.from_mapping(json.loads(json.dumps(limit.to_mapping()))) == limit
-
-
-def test_no_key_is_shown():
-    made = [Fault(key=KEYS["first"]), Limit(5, key=KEYS["first"]), Scenario(keys=list(KEYS.values()))]
-    assert not any(key in repr(made) for key in KEYS.values())
-    assert list(Scenario(keys=["sk-a-01234567", "sk-b-01234567"]).keys) == ["…4567", "…4567 (1)"]
-
-
-def test_a_scenario_from_a_file(tmp_path):
-    (tmp_path / "faults.toml").write_text(
-        'limits = ["5/1s"]\nkeys = ["sk-first-0123456789"]\n[[script]]\nstatus = 429\n[[script]]\ndelay = "forever"\n'
-    )
-    scenario = read_scenario(tmp_path / "faults.toml")
-    assert scenario.script == (Fault(429), Fault(delay=math.inf))
-    more = added(scenario, limits=[Limit(7)], keys=["sk-other-0123456789", "sk-first-0123456789"], models=["m"])
-    assert (more.limits, list(more.keys), more.models) == ((Limit(5, window=1), Limit(7)), ["…6789", "…6789 (1)"], ("m",))
-    (tmp_path / "faults.json").write_text('[{"status": 429}]')
-    assert read_scenario(tmp_path / "faults.json") == Scenario(script=[Fault(429)])
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        (
-            "a.toml",
-            "[[script]]\nstaus = 5\n[[limits]]\nlimit = 0\n[[script]]\nstatus = 5",
-            ["script[0]: 'staus'", "script[1]: status is 5", "limits[0]: limit"],
-        ),
-        ("a.toml", 'scrip = []\nmodels = "m"\nkeys = 5', ["did you mean 'script'?", "models must be", "keys must be"]),
-        ("a.toml", "script = ", ["is no TOML"]),
-        ("a.json", "{", ["is no JSON"]),
-        ("a.json", "5", ["give {"]),
-        ("a.json", '{"script": {"status": 5}, "limits": ["5"]}', ["script is", "limit '5': write it as"]),
-        ("none.json", None, ["cannot be read (No such file"]),
-    ],
-)
-def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path, name, text, said):
-    if text is not None:
-        (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigurationError) as failed:
-        read_scenario(tmp_path / name)
-    assert [part for part in [name, *said] if part not in str(failed.value)] == []
-
-
-def test_what_the_control_paths_refuse(fault_server):
-    for what, told in [
-        ("scenario", {"script": [{"staus": 5}]}),
-        ("counts", {"by": "colour"}),
-        ("peak", {"window": 0}),
-        ("peak", {}),
-        ("nowhere", {}),
-    ]:
-        status, _, body = ask(fault_server, told, path=f"/_faults/{what}")
-        assert status in (400, 404)
-        assert json.loads(body)["faults"]
-    with pytest.raises(ConfigurationError, match="by"):
-        fault_server.counts("colour")
-    assert fault_server.requests == []
-    assert json.loads(ask(fault_server, b"", path="/_faults/peak?window=60&by=key", method="GET")[2]) == 0
-
-
 # Its life
 
 
@@ -652,6 +376,15 @@ async def test_it_dies_with_its_parent():
     assert await eventually(gone)
 
 
+def test_the_public_names_are_what_type_checkers_are_told():
+    assert llm_master.testing.__all__ == dir(llm_master.testing) == ["FakeClock", "Fault", "FaultServer", "Limit", "SeenRequest"]
+    tree = ast.parse(Path(llm_master.testing.__file__).read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert sorted([node.names[0].asname for node in block.body], key=str.lower) == sorted(llm_master.testing.__all__, key=str.lower)
+    with pytest.raises(AttributeError, match="FaultyServer"):
+        llm_master.testing.FaultyServer
+
+
 def test_importing_the_names_starts_and_loads_nothing_heavy():
     code = (
         "import sys; import llm_master.testing; assert not {'aiohttp', 'pytest', 'http.client', 'asyncio'} & set(sys.modules);"
@@ -659,45 +392,3 @@ def test_importing_the_names_starts_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("FaultServer(not started)\n", "")
-
-
-# The command
-
-
-def command(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "llm_master", "testing", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def test_the_command_serves_until_it_is_interrupted(tmp_path):
-    (tmp_path / "faults.toml").write_text("[[script]]\nstatus = 418\n")
-    with command("--script", "faults.toml", "--limit", "1/60s/all", "--key", KEYS["first"], "--model", "m") as process:
-        address = process.stdout.readline().strip()
-        served = FaultServer(port=int(address.removesuffix("/v1").rpartition(":")[2]))
-        headers = [f"authorization: Bearer {KEYS['first']}"]
-        assert [ask(served, headers=headers)[0] for _ in range(2)] == [418, 429]
-        assert ask(served)[0] == 401
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert f"ACME_API_BASE={address}" in said
-    assert "Traceback" not in said
-
-
-def test_the_command_says_what_is_wrong(fault_server):
-    for arguments, said in [
-        (["--limit", "many"], "limit 'many'"),
-        (["--script", "none.toml"], "none.toml: cannot be read"),
-        (["--port", f"{fault_server.port}"], f"port {fault_server.port} of 127.0.0.1 is taken"),
-    ]:
-        with command(*arguments) as process:
-            _, errors = process.communicate(timeout=10)
-        assert process.returncode == 3
-        assert errors.startswith("Error: ")
-        assert said in errors
