@@ -18,6 +18,8 @@ from servers.scripted import ScriptedServer
 from llm_master import PROVIDER_CONFIGS, ModelRegistry
 from llm_master.engines import forget
 
+pytest_plugins = ["llm_master.testing.fixtures"]
+
 HANG = 60
 """Seconds after which a test counts as hung."""
 

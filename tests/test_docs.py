@@ -74,6 +74,7 @@ ASKED = {
     },
     "structured_output.md": {"/chat/completions", "/messages"},
     "errors.md": set(),  # it shows failures of the embedded mock
+    "testing.md": set(),  # its code starts the server that it asks
 }
 """What a page's code asks for, at least."""
 
@@ -118,6 +119,22 @@ def test_shell_blocks_run(page, everything_answers, tmp_path):
         done = subprocess.run(["bash", "-euc", text], stdin=subprocess.DEVNULL, text=True, capture_output=True, env=environment, timeout=60)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip()
+
+
+def test_the_tests_of_the_testing_page_pass(tmp_path):
+    """Its last blocks are no program, but a conftest.py and tests of a user's."""
+    *_, conftest, tests = blocks(ROOT / "docs" / "testing.md", "python")
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_mine.py").write_text(tests)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tests.count('def test_')} passed" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from llm_master.cli.embed import embed
 from llm_master.cli.models import models
 from llm_master.cli.providers import providers
 from llm_master.cli.query import query
+from llm_master.cli.testing import testing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,4 +41,5 @@ main.add_command(embed)
 main.add_command(models)
 main.add_command(providers)
 main.add_command(config)
+main.add_command(testing)
 main.add_command(completion)
