@@ -36,9 +36,11 @@ def told(receipt: Receipt) -> str:
 def _attempt(number: int, attempt: Attempt, before: Attempt | None) -> list[str]:
     lines = []
     if before is not None and (before.provider, before.model) != (attempt.provider, attempt.model) and attempt.why:
-        lines.append(f"   Now {attempt.provider}: {attempt.why}.")
+        lines.append(f"   Now {attempt.provider}, model {attempt.model}: {attempt.why}.")
     if attempt.wait > 0:
-        lines.append(f"   Waited {_seconds(attempt.wait)}" + (f": {attempt.wait_reason}." if attempt.wait_reason else "."))
+        # That it would wait, and why, has been told with the failure before.
+        is_told = attempt.wait_reason is None or (before is not None and before.then == attempt.wait_reason)
+        lines.append(f"   Waited {_seconds(attempt.wait)}{'.' if is_told else f': {attempt.wait_reason}.'}")
     who = f"{attempt.provider}, model {attempt.model}, {f'key {attempt.key}' if attempt.key else 'no key'}"
     latency = "" if attempt.latency is None else f" after {_seconds(attempt.latency)}"
     if attempt.error is None:

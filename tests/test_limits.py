@@ -165,9 +165,7 @@ async def test_a_small_limit_with_jitter() -> None:
 
 
 async def test_tokens_of_mixed_sizes() -> None:
-    cls = await against(
-        100_000, 60, 1500, [40, 400, 2000, 4000, 8000], ModelConfig(rate_limit_tpm=100_000), jitter=0.05, counts="tokens"
-    )
+    cls = await against(100_000, 60, 1500, [40, 400, 2000, 4000, 8000], ModelConfig(rate_limit_tpm=100_000), jitter=0.05, counts="tokens")
     assert cls.refused == 0
     assert share_of_the_permitted(cls) >= 0.98
 
@@ -319,7 +317,9 @@ async def test_a_limit_that_is_registered_anew_holds_at_once_and_forgets_nothing
 
 async def test_a_request_that_no_window_could_ever_hold_is_refused_with_the_limit(clock: FakeClock) -> None:
     cls = slow(tpm=1000)
-    with pytest.raises(InvalidRequestError, match=r"acme/m can never be sent: it has about 1\d{3} tokens by estimate, and tpm of acme is 1000"):
+    with pytest.raises(
+        InvalidRequestError, match=r"acme/m can never be sent: it has about 1\d{3} tokens by estimate, and tpm of acme is 1000"
+    ):
         await llm_of(clock).query("acme/m", prompt="x" * 4000)
     assert cls.asked == []
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llm_master.clock import Clock
 from llm_master.dispatch.estimate import estimate_tokens, payload_tokens
 from llm_master.dispatch.hooks import Hooks
-from llm_master.dispatch.keys import KeyState
+from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState
 from llm_master.dispatch.lease import Lease, Line, Outlook
 from llm_master.dispatch.limits import NEVER, ONE, Ask
 from llm_master.dispatch.pool import NoCapacity
-from llm_master.dispatch.retry import FALLBACK_WAIT, Rule, backoff, rule_for, spoken
+from llm_master.dispatch.retry import FALLBACK_WAIT, KeyEffect, Rule, backoff, rule_for, spoken
 from llm_master.dispatch.sending import send, total_cost, wrapped
 from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
-from llm_master.dispatch.told import no_capacity, out_of_time, translated
+from llm_master.dispatch.told import no_capacity, out_of_time, shows_a_key, translated
 from llm_master.errors import InvalidOutputError, InvalidRequestError, LLMError, RateLimitError
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig
@@ -337,7 +337,7 @@ class Call:
             wait = backoff(self._failures, asked)
             self._failures += 1
             if wait < left:
-                return wait, f"may pass: again in {spoken(wait)}"
+                return wait, f"it may pass: again in {spoken(wait)}"
         else:
             outlook = Outlook(self.line, ONE, self._refused, now)
             wait = outlook.wait
@@ -346,7 +346,12 @@ class Call:
                     self.line.slots
                 ) > 1 else "sending it again would not help"
             if wait == 0:
-                return 0.0, "rate limited: again at once, as the provider asks" if cooling == 0 else "another key at once"
+                return (
+                    0.0,
+                    "rate limited: again at once, as the provider asks"
+                    if cooling == 0
+                    else f"{_LEFT_ALONE[rule.key]}; another key at once",
+                )
             by_provider = asked is not None and cooling is not None and wait <= cooling and wait <= asked
             why = f"rate limited: again in {spoken(wait)}" + (", as the provider asks" if by_provider else "")
             if wait < (min(left, FALLBACK_WAIT) if self.fallbacks else left):
@@ -377,8 +382,7 @@ class Call:
     def cause(self, exc: Exception, error: Exception) -> BaseException | None:
         """What an error is raised from; nothing that a traceback would show the key with."""
         cause = exc.__cause__ if error is exc else exc
-        key = self.lease.slot.state.key if self.lease is not None else None
-        return None if key is not None and key.secret in str(cause) else cause
+        return None if shows_a_key(self, cause) else cause
 
     def write_failure(self, error: Exception, then: str) -> None:
         """Close the attempt with an error, and give the error the receipt."""
@@ -491,6 +495,13 @@ class Call:
         if self.attempt is not None:
             self.attempt.error, self.attempt.then = f"{type(exc).__name__}: {exc}", then
 
+
+_LEFT_ALONE: dict[KeyEffect, str] = {
+    "invalid": f"the key is not used for {spoken(INVALID_FOR)}",
+    "denied": f"the key is not used for this model for {spoken(INVALID_FOR)}",
+    "no_funds": f"the key is not used for {spoken(NO_FUNDS_FOR)}",
+    "limited": "the key is left to cool",
+}
 
 _OF_THE_TARGET = ("target", "line", "messages", "options", "operation", "streams", "timeout", "before", "wanted", "how", "provider")
 """What changes when a fallback takes over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 import attrs
@@ -110,8 +111,10 @@ class KeyState:
         """Not to be used until then, and then by one request at first."""
         self.condition, self.until, self.cap, self.refusal = condition, until, 1, refusal
 
-    def proved(self) -> None:
-        """It answered."""
+    def proved(self, others: Iterable[KeyState]) -> None:
+        """It answered. One that comes back has nothing to catch up with: that would be all there is to do, at once."""
+        if self.condition != "available":
+            self.uses = max(self.uses, min((other.uses for other in others), default=0))
         self.cap = None
         self.condition = "available"
         self.until = 0.0
@@ -152,14 +155,14 @@ class Share:
         self.until = 0.0
         self.cap: int | None = None
         self.limited = 0
-        self._limited_at = float("-inf")
+        self._limited_at = 0
         self.counts_tokens = False
 
-    def cool(self, sent_at: float, now: float, asked: float | None) -> float:
-        """A 429 came for what was sent at ``sent_at``; return for how many seconds nothing is sent."""
-        if sent_at >= self._limited_at:
+    def cool(self, mark: int, now: float, asked: float | None) -> float:
+        """A 429 came for the ``mark``-th request; return for how many seconds nothing is sent."""
+        if mark > self._limited_at:
             self.limited += 1
-            self._limited_at = now
+            self._limited_at = self.sent[0]
         self.cap = 1
         if asked is None:
             wait = COOLING[min(self.limited, len(COOLING)) - 1]

@@ -233,7 +233,7 @@ class Lease:
             state, share = self.slot.state, self.slot.share
             cooling = None
             if effect == "limited":
-                cooling = share.cool(self.at, now, getattr(error, "retry_after", None))
+                cooling = share.cool(self._marks[0], now, getattr(error, "retry_after", None))
             elif effect == "invalid":
                 state.bar("invalid", now + INVALID_FOR, refusal)
             elif effect == "no_funds":
@@ -268,7 +268,7 @@ class Lease:
     def _proved(self) -> None:
         state, share = self.slot.state, self.slot.share
         if state.cap is not None:
-            state.proved()
+            state.proved(other for other in self._line.ring.states if other is not state)
         if share.limited or share.cap is not None:
             share.answered()
 

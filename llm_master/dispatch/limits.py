@@ -34,6 +34,9 @@ by the same time; a window is kept at the provider if that varies by no more tha
 MARGIN_SHARE = 0.0033
 """The same as a share of longer windows, whose providers are less exact."""
 
+_ROUNDED = 1e-6
+"""Seconds that may be lost by adding and subtracting times."""
+
 _SLOTS = 4096
 """Into so many pieces a window's log is divided at most; what falls into one leaves it together, as late as its last."""
 
@@ -90,7 +93,7 @@ class Window:
     def used(self, now: float) -> int:
         """How much went out within the window that ends now."""
         log = self._log
-        while log and log[0].ends <= now:
+        while log and log[0].ends <= now + _ROUNDED:
             gone = log.popleft()
             self._used -= gone.amount
             gone.ends = 0.0  # whoever comes to correct it sees that it is over

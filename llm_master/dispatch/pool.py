@@ -21,6 +21,10 @@ from llm_master.dispatch.lease import Lease, Line, Outlook, choose
 from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
 
 
+_SOONEST = 0.001
+"""Seconds after which is looked again at the earliest: a time that was rounded down would else be looked for again and again."""
+
+
 class NoCapacity(Exception):
     """No key can be had in time.
 
@@ -208,8 +212,9 @@ class Pool:
                     waiter.wake()
                 else:
                     claimed |= outlook.limits
-                    if now + outlook.alarm < next_at:
-                        next_at, next_waiter = now + outlook.alarm, waiter
+                    at = now + max(outlook.alarm, _SOONEST)
+                    if at < next_at:
+                        next_at, next_waiter = at, waiter
                     if not waiter.refused:  # else one behind him may use a key that he may not
                         continue
                     index += 1

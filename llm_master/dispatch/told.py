@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm_master.dispatch.keys import Key
 from llm_master.dispatch.limits import NEVER
 from llm_master.dispatch.pool import NoCapacity
 from llm_master.dispatch.retry import spoken
@@ -51,11 +52,24 @@ def translated(call: Call, exc: Exception, translate: Callable[[Exception, str |
             error.args = (f"{error.provider}: {error.args[0]}" if error.args else error.provider,)
         if error.model is None:
             error.model = route.model
-        key = (call.lease.slot if call.lease is not None else call.line.slots[0]).state.key
-        if key is not None and error.args and key.secret in str(error.args[0]):
+        if error.args and shows_a_key(call, error.args[0]):
             # Some providers repeat the key that they refuse.
-            error.args = (str(error.args[0]).replace(key.secret, key.name), *error.args[1:])
+            text = str(error.args[0])
+            for key in keys_of(call):
+                text = text.replace(key.secret, key.name)
+            error.args = (text, *error.args[1:])
     return error
+
+
+def keys_of(call: Call) -> list[Key]:
+    """The keys that could have been used."""
+    return [slot.state.key for slot in call.line.slots if slot.state.key is not None]
+
+
+def shows_a_key(call: Call, said: object) -> bool:
+    """Whether what is said holds a key."""
+    text = str(said)
+    return any(key.secret in text for key in keys_of(call))
 
 
 def no_capacity(call: Call, exc: NoCapacity, waited: float, last: Exception | None) -> LLMError:
