@@ -217,7 +217,8 @@ def _keys(
     if (own := fields.get(attr)) is not None:
         found = [(own, attr)]
     elif name in given:
-        found = [(secret, f"api_keys[{name!r}]") for secret in given[name]]
+        several = len(given[name]) > 1
+        found = [(secret, f"api_keys[{name!r}]" + (f"[{n}]" if several else "")) for n, secret in enumerate(given[name])]
     else:
         found = [(sourced.value, sourced.origin.removeprefix("$")) for sourced in declared.keys.get(name, ())]
         found.append((row.api_key or "", f"{row.name} row"))

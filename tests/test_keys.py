@@ -403,7 +403,7 @@ async def test_10000_requests_of_which_a_third_meets_faults(clock: FakeClock) ->
     assert len(results) == 10_000
     good_ones = [number for number, result in results.items() if isinstance(result, str)]
     assert all(results[number] == f"good: no. {number}" for number in good_ones)
-    assert len(good_ones) > 8_500
+    assert len(good_ones) > 8_000
     assert all(took <= deadline + 0.05 for took, deadline in ends.values())
     assert not any(cls.inside.values())
     states = {slot.state for line in llm._engine.target("acme/m").line.pool.lines for slot in line.slots}
