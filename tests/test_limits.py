@@ -66,23 +66,24 @@ def test_no_window_wherever_it_begins_holds_more_than_the_limit(limit: int, seco
 @given(st.integers(1, 7), st.integers(0, 7), st.integers(0, 40), st.floats(0, 80))
 def test_who_queues_is_told_when_his_turn_comes(limit: int, before: int, ahead: int, later: float) -> None:
     def played() -> float:
-        window, now = Window(limit, 60, REQUESTS, ""), later
+        window, now = Window(limit, 60, REQUESTS, ""), began
         for number in range(min(before, limit)):
             window.take(requests(1), number / 10)
         for _ in range(ahead + 1):
             now += window.wait(requests(1), now)
             window.take(requests(1), now)
-        return now - later
+        return now - began
 
+    began = later + 1  # after those before
     window = Window(limit, 60, REQUESTS, "")
     for number in range(min(before, limit)):
         window.take(requests(1), number / 10)
     actual = played()
-    told = window.wait_behind(ahead, later, 0.0)
+    told = window.wait_behind(ahead, began, 0.0)
     # Requests that fall into one piece of the log leave it together, which makes it later by a piece at most.
     assert told <= actual + 1e-6
     assert told >= actual - 0.5
-    assert window.wait_behind(ahead, later, actual + 200) == 0, "of what is near, it does not say how near"
+    assert window.wait_behind(ahead, began, actual + 200) == 0, "of what is near, it does not say how near"
 
 
 def test_a_correction_after_the_window_has_gone_changes_nothing() -> None:

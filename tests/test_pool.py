@@ -45,7 +45,7 @@ class Place:
     async def enter(self) -> int:
         """Take one; return its number among all that were taken."""
         self.leases.append(lease := await lease_of(self.line))
-        return lease._marks[0]
+        return lease._number
 
     def leave(self) -> None:
         self.leases.pop().release()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_master.clock import Clock
@@ -432,14 +433,15 @@ class Call:
         response.model_name = target.name
         response.provider = target.route.provider
         response.receipt = receipt
-        state = None
+        read = None
         if wire is not None:
             attempt.status = wire.status
             attempt.request_id = wire.request_id
-            if wire.headers is not None:
-                state = self.provider.rate_limits(wire.headers)
-        lease.done(response.usage, state)
-        target.budget.answered()
+            if (headers := wire.headers) is not None:
+                read = partial(self.provider.rate_limits, headers)
+        lease.done(response.usage, read)
+        if target.budget.left < target.budget.FULL:
+            target.budget.answered()
         if self._lookup is not None:
             try:
                 model = await self._lookup
@@ -454,9 +456,10 @@ class Call:
         attempt.cost_state = receipt.cost_state = cost_state
         if self.spent is not None:
             receipt.cost, receipt.cost_state = total_cost(self.spent, (cost, cost_state))
-        self.close_attempt(None)
-        if self.hooks is not None and self.wanted is None:
-            self.hooks.response(response)
+        if self.hooks is not None or logger.isEnabledFor(logging.DEBUG):
+            self.close_attempt(None)
+            if self.hooks is not None and self.wanted is None:
+                self.hooks.response(response)
 
     def cost_of(self, usage: Usage, wire: WireAnswer | None) -> tuple[Decimal | None, CostState]:
         """What the attempt cost, and how that is known. What the provider itself billed wins."""

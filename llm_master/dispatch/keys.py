@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -124,6 +124,9 @@ class KeyState:
 COOLING = (10.0, 30.0, 60.0, 120.0)
 """Seconds to wait after the first, second, ... 429 in a row that does not say how long."""
 
+_UNREAD = 16
+"""Of so many answers the headers are not read, after one that said that there is plenty left."""
+
 _GROWN = 64
 """So many at once without a 429, and the provider's limit is taken for gone."""
 
@@ -141,9 +144,24 @@ class Share:
         cap: How many may be in flight, after a 429: one, and one more with each answer.
         limited: How many 429s there were since the last answer, those that were under way together counted once.
         counts_tokens: Whether the tokens of what goes out must be known, by what the headers said.
+        unread: Of how many answers to come the headers need not be read, since there is plenty left: reading costs a tenth of a
+            call.
     """
 
-    __slots__ = ("_limited_at", "announced", "cap", "counts_tokens", "in_flight", "limited", "limits", "model", "quota", "sent", "until")
+    __slots__ = (
+        "_limited_at",
+        "announced",
+        "cap",
+        "counts_tokens",
+        "in_flight",
+        "limited",
+        "limits",
+        "model",
+        "quota",
+        "sent",
+        "unread",
+        "until",
+    )
 
     def __init__(self, quota: str, model: str) -> None:
         self.quota = quota
@@ -157,6 +175,7 @@ class Share:
         self.limited = 0
         self._limited_at = 0
         self.counts_tokens = False
+        self.unread = 0
 
     def cool(self, mark: int, now: float, asked: float | None) -> float:
         """A 429 came for the ``mark``-th request; return for how many seconds nothing is sent."""
@@ -179,9 +198,15 @@ class Share:
             # Twice as many with each round, as TCP starts: all that wait would only meet the limit again.
             self.cap = self.cap + 1 if self.cap < _GROWN else None
 
-    def learn(self, marks: tuple[int, ...], state: RateLimitState, now: float) -> bool:
-        """Take over what the headers of an answer say; whether there is a limit now that was not known before."""
-        known = len(self.announced)
+    def learn(self, marks: Sequence[int], state: RateLimitState | None, now: float) -> bool:
+        """Take over what the headers of an answer say; whether other limits hold now than before.
+
+        As long as half of what is allowed is left, it limits nobody, and costs nothing.
+        """
+        self.unread = _UNREAD
+        if state is None:
+            return False
+        changed = False
         for kind, remaining, limit, reset in (
             (0, state.requests_remaining, state.requests_limit, state.requests_reset),
             (1, state.tokens_remaining, state.tokens_limit, state.tokens_reset),
@@ -191,10 +216,16 @@ class Share:
             if remaining is None or reset is None:
                 continue
             announced = self.announced.get(kind)
+            if limit is not None and remaining * 2 >= limit:
+                if announced is not None and announced.learn(marks[kind], remaining, limit, reset, now):
+                    self.limits.remove(self.announced.pop(kind))
+                    changed = True
+                continue
+            self.unread = 0
             if announced is None:
                 announced = self.announced[kind] = Announced(kind, self.sent)
                 self.limits.append(announced)
-            if kind >= TOKENS and (limit is None or remaining * 2 < limit):
-                self.counts_tokens = True
+                changed = True
             announced.learn(marks[kind], remaining, limit, reset, now)
-        return len(self.announced) != known
+            self.counts_tokens = self.counts_tokens or kind >= TOKENS
+        return changed

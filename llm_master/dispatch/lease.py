@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
@@ -173,7 +173,7 @@ class Line:
 class Lease:
     """The right to send one request with one key. Given back once; one that nobody holds any more gives itself back."""
 
-    __slots__ = ("_estimated", "_limits", "_line", "_marks", "_open", "_taken", "at", "need", "slot")
+    __slots__ = ("_estimated", "_limits", "_line", "_marks", "_number", "_open", "_taken", "at", "need", "slot")
 
     def __init__(self, line: Line, slot: Slot, ask: Ask, need: Need, now: float) -> None:
         self._line = line
@@ -189,11 +189,12 @@ class Lease:
         share.in_flight += 1
         sent = share.sent
         sent[0] += 1
+        self._number = sent[0]
         if need is not ONE:
             sent[1] += need[1]
             sent[2] += need[2]
             sent[3] += need[3]
-        self._marks = (*sent,)
+            self._marks: Sequence[int] = tuple(sent)
         self._limits = limits = slot.limits
         self._taken: list[Taken | None] | None = [limit.take(need, now) for limit in limits] if limits else None
 
@@ -205,13 +206,23 @@ class Lease:
             if pool.waiting:
                 pool.serve()
 
-    def done(self, usage: Usage | None, state: RateLimitState | None) -> None:
-        """The answer is whole: settle what it took, and give the rest back."""
-        line = self._line
+    def done(self, usage: Usage | None, read: Callable[[], RateLimitState | None] | None) -> None:
+        """The answer is whole: settle what it took, and give the rest back.
+
+        Args:
+            usage: What was counted.
+            read: Reads what the answer's headers say of the limits.
+        """
+        line, slot = self._line, self.slot
+        share = slot.share
         with line.pool.lock:
-            self._proved()
-            if state is not None:
-                self._learn(state)
+            if slot.state.cap is not None or share.limited or share.cap is not None:
+                self._proved()
+            if read is not None:
+                if share.unread > 0:
+                    share.unread -= 1
+                else:
+                    self._learn(read())
             change = _NOTHING
             if self.need is not ONE and usage is not None:
                 line.learn(self._estimated, usage)
@@ -233,7 +244,7 @@ class Lease:
             state, share = self.slot.state, self.slot.share
             cooling = None
             if effect == "limited":
-                cooling = share.cool(self._marks[0], now, getattr(error, "retry_after", None))
+                cooling = share.cool(self._number, now, getattr(error, "retry_after", None))
             elif effect == "invalid":
                 state.bar("invalid", now + INVALID_FOR, refusal)
             elif effect == "no_funds":
@@ -272,9 +283,10 @@ class Lease:
         if share.limited or share.cap is not None:
             share.answered()
 
-    def _learn(self, state: RateLimitState) -> None:
+    def _learn(self, state: RateLimitState | None) -> None:
         line, share = self._line, self.slot.share
-        if share.learn(self._marks, state, line.pool.clock.monotonic()):
+        marks = self._marks if self.need is not ONE else (self._number, *share.sent[1:])
+        if share.learn(marks, state, line.pool.clock.monotonic()):
             line.pool.refresh(share)
         if share.counts_tokens:
             line.counts_tokens = True
@@ -309,7 +321,7 @@ def _change(need: Need, usage: Usage) -> Need:
 def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, claimed: set[Limit] | None = None) -> Slot | None:
     """The slot that a request goes to now: idle keys first, then those below their limits, each by least use."""
     best = None
-    best_rank = float("inf")
+    best_rank = NEVER
     ring = line.ring
     for slot in line.slots:
         state = slot.state

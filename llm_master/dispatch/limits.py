@@ -193,8 +193,8 @@ class Announced:
         self._at = 0.0
         self._until = 0.0
 
-    def learn(self, mark: int, remaining: int, limit: int | None, reset: float, now: float) -> None:
-        """Take over what an answer's headers say.
+    def learn(self, mark: int, remaining: int, limit: int | None, reset: float, now: float) -> bool:
+        """Take over what an answer's headers say; whether they are the latest, and make sense.
 
         Args:
             mark: What had been sent when its request was, itself included; of two answers, the later request's holds.
@@ -204,12 +204,13 @@ class Announced:
             now: The clock's time.
         """
         if mark < self._mark or not 0 < reset < NEVER or limit == 0:
-            return
+            return False
         self._mark = mark
         self._ceiling = mark + remaining
         self._rate = (limit - remaining) / reset if limit is not None and limit > remaining else 0.0
         self._at = now
         self._until = now + reset
+        return True
 
     def wait(self, need: Need, now: float) -> float:
         """Seconds until as much is left."""

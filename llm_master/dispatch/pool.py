@@ -20,7 +20,6 @@ from llm_master.dispatch.keys import KeyState, Share
 from llm_master.dispatch.lease import Lease, Line, Outlook, choose
 from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
 
-
 _SOONEST = 0.001
 """Seconds after which is looked again at the earliest: a time that was rounded down would else be looked for again and again."""
 

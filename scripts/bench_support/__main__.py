@@ -8,21 +8,23 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_support import calls, embeddings, formats, imports, install, memory, pending, stream
+from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, pending, stream
 from bench_support.report import Row, Section, print_section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "calls": calls.measure,
     "stream": stream.measure,
+    "dispatch": dispatch.measure,
     "formats": formats.measure,
     "embeddings": embeddings.measure,
     "imports": imports.measure,
     "memory": memory.measure,
     "pending": pending.measure,
+    "limits": dispatch.measure_strict,
     "install": install.measure,
 }
 
-SLOW = {"install"}
+SLOW = {"install", "limits"}
 """Left out unless named or ``--full``."""
 
 

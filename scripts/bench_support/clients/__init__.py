@@ -10,6 +10,8 @@ _HOMES = {
     "aiohttp_tuned": ("raw", "Tuned"),
     "llm_master": ("ours", "Ours"),
     "llm_master_new": ("ours", "Constructed"),
+    "llm_master_limits": ("ours", "Limited"),
+    "llm_master_queue": ("ours", "Queued"),
     "llm_master_anthropic": ("ours", "Anthropic"),
     "llm_master_gemini": ("ours", "Gemini"),
     "openai": ("sdk", "SDK"),

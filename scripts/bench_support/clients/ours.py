@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import ClassVar
+
+from attrs import evolve
 
 from bench_support.wire import KEY, MESSAGES, MODEL
-from llm_master import PROVIDER_CONFIGS, LLMResponse, ModelConfig, ModelRegistry, ProviderConfig, QueryLLM
+from llm_master import PROVIDER_CONFIGS, LLMConfig, LLMResponse, ModelConfig, ModelRegistry, ProviderConfig, QueryLLM
 
 _numbers = count()
 
@@ -14,17 +17,19 @@ class Ours:
     """One ``QueryLLM`` is kept for all queries."""
 
     provider_class: str | None = None
+    limits: ClassVar[dict[str, int]] = {}
+    keys = 1
 
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
         del many  # as many connections as the process may open files
         provider = f"bench{next(_numbers)}"
         self._model = f"{provider}/{MODEL}"
-        PROVIDER_CONFIGS[provider] = ProviderConfig(base_url=base_url, api_key=KEY, provider_class=self.provider_class)
+        PROVIDER_CONFIGS[provider] = ProviderConfig(base_url=base_url, provider_class=self.provider_class, **self.limits)
         ModelRegistry.register(
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
         )
-        self._llm = QueryLLM()
+        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}))
 
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
@@ -45,8 +50,26 @@ class Ours:
 class Constructed(Ours):
     """``await QueryLLM().query(...)``, as in scripts and web handlers."""
 
+    def __init__(self, base_url: str, *, many: int | None = None) -> None:
+        super().__init__(base_url, many=many)
+        provider = self._model.partition("/")[0]
+        PROVIDER_CONFIGS[provider] = evolve(PROVIDER_CONFIGS[provider], api_key=KEY)
+
     async def call(self) -> int:
         return _length(await QueryLLM().query(self._model, MESSAGES, temperature=0.5))
+
+
+class Limited(Ours):
+    """Four keys, and limits that are kept without being reached."""
+
+    limits: ClassVar[dict[str, int]] = {"rpm": 10**7, "tpm": 10**10, "max_concurrent": 1000, "max_concurrent_per_key": 500}
+    keys = 4
+
+
+class Queued(Limited):
+    """The same, of which 8 may be under way: with more callers, most wait."""
+
+    limits: ClassVar[dict[str, int]] = Limited.limits | {"max_concurrent": 8}
 
 
 class Anthropic(Ours):
