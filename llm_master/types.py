@@ -202,7 +202,8 @@ class Receipt:
 class WireAnswer:
     """The HTTP side of an answer, kept so that nothing the provider said is lost.
 
-    ``provider.rate_limits(wire.headers)`` reads what the headers say of the limits.
+    ``provider.rate_limits(wire.headers)`` reads what the headers say of the limits. ``sent_at`` is when the request was handed to
+    its connection, by ``time.monotonic()``.
     """
 
     status: int | None = None
@@ -210,6 +211,7 @@ class WireAnswer:
     body: bytes | None = attrs.field(default=None, repr=False)
     service_tier: str | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    sent_at: float | None = attrs.field(default=None, repr=False, eq=False)
 
 
 @attrs.define

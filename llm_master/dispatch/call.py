@@ -169,9 +169,10 @@ class Call:
             await self.prepare()
         while True:
             attempt = await self.begin() if self.line.counts_tokens else self.begun() or await self.begin()
-            limit, is_deadline = self.time_left()
+            left = self.deadline_at - self.began
+            is_deadline = left <= self.timeout
             try:
-                with TimeLimit(self.clock, limit):
+                with TimeLimit(self.clock, left if is_deadline else self.timeout):
                     response = await send(self)
                 if response.__class__ is not LLMResponse or self.operation is not None:
                     response = wrapped(self, response)
@@ -251,7 +252,8 @@ class Call:
         else:
             estimated, most = payload_tokens(self.messages), 0
         ask = (estimated, most if isinstance(most, int) else self.target.max_output_tokens)
-        if (reason := line.too_large(line.need(ask))) is not None:
+        need = line.need(ask)
+        if need[1] > line.smallest and (reason := line.too_large(need)) is not None:
             error = InvalidRequestError(
                 f"the request to {self.target.name} can never be sent: {reason}. Shorten it, or correct the limit",
                 provider=self.target.route.provider,
@@ -433,13 +435,14 @@ class Call:
         response.model_name = target.name
         response.provider = target.route.provider
         response.receipt = receipt
-        read = None
+        read = sent_at = None
         if wire is not None:
             attempt.status = wire.status
             attempt.request_id = wire.request_id
             if (headers := wire.headers) is not None:
                 read = partial(self.provider.rate_limits, headers)
-        lease.done(response.usage, read)
+            sent_at = wire.sent_at
+        lease.done(response.usage, read, sent_at)
         if target.budget.left < target.budget.FULL:
             target.budget.answered()
         if self._lookup is not None:

@@ -105,6 +105,7 @@ class Line:
         "queue",
         "ring",
         "slots",
+        "smallest",
     )
 
     def __init__(self, pool: Pool, ring: Ring, model: str, slots: Sequence[Slot]) -> None:
@@ -126,6 +127,8 @@ class Line:
         """Take over from the slots what their limits mean for a request's tokens."""
         windows = [limit for slot in self.slots for limit in slot.limits if isinstance(limit, Window)]
         self.counts_tokens = any(window.kind != REQUESTS for window in windows)
+        # What has no more tokens than this is too large for none of them.
+        self.smallest = min((window.limit for window in windows if window.kind != REQUESTS), default=0)
         self._room = min((window.limit for window in windows if window.kind == TOKENS), default=None)
         self._room_out = min((window.limit for window in windows if window.kind == OUTPUT), default=None)
 
@@ -206,12 +209,13 @@ class Lease:
             if pool.waiting:
                 pool.serve()
 
-    def done(self, usage: Usage | None, read: Callable[[], RateLimitState | None] | None) -> None:
+    def done(self, usage: Usage | None, read: Callable[[], RateLimitState | None] | None, sent_at: float | None = None) -> None:
         """The answer is whole: settle what it took, and give the rest back.
 
         Args:
             usage: What was counted.
             read: Reads what the answer's headers say of the limits.
+            sent_at: When the request was really sent, by the system's monotonic clock.
         """
         line, slot = self._line, self.slot
         share = slot.share
@@ -227,6 +231,10 @@ class Lease:
             if self.need is not ONE and usage is not None:
                 line.learn(self._estimated, usage)
                 change = _change(self.need, usage)
+            if sent_at is not None and self._taken is not None and line.pool.is_real:
+                for limit, taken in zip(self._limits, self._taken, strict=True):
+                    if taken is not None:
+                        limit.sent(taken, sent_at)
             self._give(change)
 
     def failed(self, effect: KeyEffect, error: Exception, *, began: bool = False) -> float | None:

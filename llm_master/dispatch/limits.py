@@ -53,6 +53,9 @@ class Limit(Protocol):
     def take(self, need: Need, now: float) -> Taken | None:
         """Take ``need``; what is returned is handed back to :meth:`give`."""
 
+    def sent(self, taken: Taken, at: float) -> None:
+        """What was taken was sent later than it was taken."""
+
     def give(self, taken: Taken | None, change: Need) -> None:
         """The request is done; it took so much more (or less, below 0) than was thought."""
 
@@ -142,6 +145,11 @@ class Window:
             log.append(piece)
         return piece
 
+    def sent(self, taken: Taken, at: float) -> None:
+        """It stays in the window from when it was sent; with all of its piece."""
+        if taken.ends and at + self.span > taken.ends:
+            taken.ends = at + self.span
+
     def give(self, taken: Taken | None, change: Need) -> None:
         """Correct what was taken, unless it has left the window."""
         amount = change[self.kind]
@@ -168,6 +176,9 @@ class InFlight:
     def take(self, need: Need, now: float) -> None:
         """One more."""
         self.inside += 1
+
+    def sent(self, taken: Taken, at: float) -> None:
+        """Of no account."""
 
     def give(self, taken: Taken | None, change: Need) -> None:
         """One less."""
@@ -224,6 +235,9 @@ class Announced:
 
     def take(self, need: Need, now: float) -> None:
         """Nothing to write down: what goes out is counted by its owner."""
+
+    def sent(self, taken: Taken, at: float) -> None:
+        """Of no account."""
 
     def give(self, taken: Taken | None, change: Need) -> None:
         """Nothing to correct: the next answer's headers know."""

@@ -90,6 +90,8 @@ class Pool:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        # Whether times that the system's clock says can be compared with this one's.
+        self.is_real = type(clock).monotonic is Clock.monotonic
         self.lock = threading.RLock()
         self.waiting = 0
         self.lines: list[Line] = []

@@ -75,7 +75,7 @@ class HTTPProvider(BaseLLMProvider):
             if not 200 <= connection.status < 300:
                 raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
             reader = self.reader(model, connection.status, request_id(connection.headers))
-            reader.wire.headers = connection.headers
+            reader.wire.headers, reader.wire.sent_at = connection.headers, connection.sent_at
             if connection.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
                 # A server that does not stream, an error that it did not call one, or no API at all.
                 yield as_events(reader.whole(await connection.read_all()))
@@ -222,7 +222,7 @@ class StreamReader:
 def with_headers(response: R, answer: Answer) -> R:
     """A result, with the headers that its answer had."""
     if response.wire is not None:
-        response.wire.headers = answer.headers
+        response.wire.headers, response.wire.sent_at = answer.headers, answer.sent_at
     return response
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from llm_master.transport.timed import TimedBody
+
 CONNECT_TIMEOUT = 30.0
 """Seconds for one TCP and TLS handshake."""
 
@@ -38,14 +40,19 @@ _lock = threading.Lock()
 
 
 class Answer:
-    """A whole HTTP answer."""
+    """A whole HTTP answer.
 
-    __slots__ = ("body", "headers", "status")
+    Attributes:
+        sent_at: When the request was handed to its connection, by ``time.monotonic()``.
+    """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    __slots__ = ("body", "headers", "sent_at", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, sent_at: float | None = None) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self.sent_at = sent_at
 
 
 class Endpoint:
@@ -117,9 +124,10 @@ class Endpoint:
     async def _exchange(self, method: str, body: bytes | None) -> Answer:
         session = current_session()
         session.active += 1
+        timed = session.timed(body) if body is not None else None
         try:
-            response = await session.send(self, method, body)
-            return Answer(response.status, response.headers, await response.read())
+            response = await session.send(self, method, timed)
+            return Answer(response.status, response.headers, await response.read(), timed.sent_at if timed is not None else None)
         except Exception as exc:
             if (translated := _translated(exc, self.host)) is exc:
                 raise
@@ -133,8 +141,9 @@ class Endpoint:
         """Send ``body`` (JSON) and return when the head of the answer has arrived. Raises what :meth:`post` does."""
         session = current_session()
         session.active += 1
+        timed = session.timed(body)
         try:
-            return Stream(session, self.host, await session.send(self, "POST", body))
+            return Stream(session, self.host, await session.send(self, "POST", timed), timed.sent_at)
         except BaseException as exc:
             session.active -= 1
             if session.retired:
@@ -147,9 +156,10 @@ class Endpoint:
 class Stream:
     """An answer whose body is read as it arrives. Whoever opened it calls :meth:`close` or :meth:`finish`."""
 
-    __slots__ = ("_host", "_response", "_session", "headers", "status")
+    __slots__ = ("_host", "_response", "_session", "headers", "sent_at", "status")
 
-    def __init__(self, session: _Session, host: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, session: _Session, host: str, response: aiohttp.ClientResponse, sent_at: float | None) -> None:
+        self.sent_at = sent_at
         self._session: _Session | None = session
         self._host = host
         self._response = response
@@ -209,7 +219,7 @@ def _give_up(response: aiohttp.ClientResponse, draining: set[aiohttp.ClientRespo
 class _Session:
     """aiohttp's session on one event loop, with what is needed to close it at the right time."""
 
-    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "draining", "opened", "retired")
+    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "draining", "opened", "retired", "timed")
 
     def __init__(self) -> None:
         import aiohttp
@@ -222,6 +232,10 @@ class _Session:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
+        # A body that notes when it is sent; in a file of its own, since its class derives from aiohttp's.
+        from llm_master.transport.timed import TimedBody
+
+        self.timed = TimedBody
         self.active = 0
         self.opened = 0
         self.contexts = 0
@@ -231,7 +245,7 @@ class _Session:
         self._keeper: AsyncGenerator[None, None] | None = None
         self._closing: asyncio.Future[None] | None = None
 
-    async def send(self, endpoint: Endpoint, method: str, body: bytes | None) -> aiohttp.ClientResponse:
+    async def send(self, endpoint: Endpoint, method: str, body: TimedBody | None) -> aiohttp.ClientResponse:
         """Send a request; return when the head of its answer has arrived.
 
         A server may close a kept connection at any time. Where that is met before the request was written, nobody has
