@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import threading
@@ -163,3 +164,112 @@ def test_a_loop_that_is_closed_takes_no_place_with_it() -> None:
         await asyncio.wait_for(gate.enter(), 5)
 
     asyncio.run(next_one())
+
+
+# Timers, over loops
+
+
+def test_a_window_is_kept_over_two_loops_in_two_threads() -> None:
+    """In real time: each loop's waiters are woken on their own loop, whichever of them set the timer."""
+    line = line_of(rps=20)
+    at: list[float] = []
+    lock = threading.Lock()
+
+    async def one() -> None:
+        lease = await lease_of(line)
+        with lock:
+            at.append(lease.at)
+        await asyncio.sleep(0)
+        lease.done(None, None)
+
+    async def many() -> None:
+        await asyncio.gather(*(one() for _ in range(25)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads), "somebody was forgotten"
+    at.sort()
+    assert len(at) == 50
+    assert all(later - sooner > 1 for sooner, later in zip(at, at[20:], strict=False))
+
+
+def test_the_loop_that_was_to_wake_the_others_may_end() -> None:
+    line = line_of(rps=1)
+    asyncio.run(lease_of(line))
+    first = asyncio.new_event_loop()
+
+    async def begin() -> asyncio.Task[Lease]:
+        task = asyncio.create_task(lease_of(line))
+        await turns()
+        return task
+
+    task = first.run_until_complete(begin())  # its timer is on this loop, which stands still from here on
+
+    async def another() -> None:
+        second = asyncio.create_task(lease_of(line))
+        await turns()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            first_done.append(await asyncio.to_thread(first.run_until_complete, asyncio.gather(task, return_exceptions=True)))
+        first.close()
+        (await asyncio.wait_for(second, 10)).release()
+
+    first_done: list[Any] = []
+    asyncio.run(another())
+    assert isinstance(first_done[0][0], asyncio.CancelledError)
+
+
+async def test_a_lease_that_nobody_holds_gives_itself_back() -> None:
+    line = line_of(max_concurrent=1)
+    lease = await lease_of(line)
+    second = asyncio.create_task(lease_of(line))
+    await turns()
+    assert not second.done()
+    del lease
+    gc.collect()
+    (await asyncio.wait_for(second, 5)).release()
+    assert {slot.state.in_flight for slot in line.slots} == {0}
+
+
+async def test_ten_thousand_who_give_up_leave_nothing_behind() -> None:
+    line = line_of(max_concurrent=1)
+    lease = await lease_of(line)
+    tasks = [asyncio.create_task(lease_of(line)) for _ in range(10_000)]
+    await turns()
+    assert line.pool.waiting == 10_000
+    for task in tasks[:-1]:
+        task.cancel()
+    await asyncio.gather(*tasks[:-1], return_exceptions=True)
+    assert line.pool.waiting == 1 and len(line.queue) <= 2
+    lease.release()
+    (await asyncio.wait_for(tasks[-1], 5)).release()
+    assert line.pool.waiting == 0
+
+
+async def test_what_was_granted_and_never_sent_is_not_counted() -> None:
+    clock = FakeClock()
+    line = line_of(rpm=2, max_concurrent=1, clock=clock)
+    lease = await lease_of(line)
+    task = asyncio.create_task(lease_of(line))
+    await turns()
+    lease.done(None, None)
+    task.cancel()  # in the moment in which it gets its lease
+    await asyncio.gather(task, return_exceptions=True)
+    (await asyncio.wait_for(lease_of(line), 5)).release()
+    with pytest.raises(NoCapacity, match="rpm of acme is 2"):
+        await lease_of(line, until=30)
+
+
+async def test_of_two_keys_the_one_that_is_free_first_is_waited_for() -> None:
+    clock = FakeClock()
+    line = line_of("a", "b", rpm=1, clock=clock)
+    first = await lease_of(line)
+    await clock.advance(20)
+    second = await lease_of(line)
+    task = asyncio.create_task(lease_of(line))
+    await clock.advance(41)
+    lease = await task
+    assert lease.slot is first.slot is not second.slot
