@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
-from llm_master.dispatch.limits import NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Ask, Limit, Need, Taken, Window
+from llm_master.dispatch.limits import NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Announced, Ask, InFlight, Limit, Need, Window
 from llm_master.dispatch.retry import KeyEffect, spoken
 from llm_master.types import RateLimitState, Usage
 
 if TYPE_CHECKING:
     from llm_master.dispatch.pool import Pool, Waiter
+
+logger = logging.getLogger("llm_master.dispatch")
 
 _BUSY = 1 << 40
 """An idle key goes before any that is at work, however much the two were used."""
@@ -43,7 +46,7 @@ class Ring:
 class Slot:
     """One key for one model: what must be free for a request."""
 
-    __slots__ = ("_own", "limits", "position", "provider", "share", "state")
+    __slots__ = ("_own", "limits", "places", "position", "provider", "share", "state", "windows")
 
     def __init__(self, position: int, state: KeyState, share: Share, limits: Sequence[Limit]) -> None:
         self.position = position
@@ -51,6 +54,9 @@ class Slot:
         self.share = share
         self._own = tuple(limits)
         self.limits: tuple[Limit, ...] = ()
+        # The same, apart: each call goes through them several times.
+        self.places: tuple[InFlight, ...] = ()
+        self.windows: tuple[Window | Announced, ...] = ()
         # The object that speaks with this key; whoever makes requests puts it here.
         self.provider: Any = None
         self.refresh()
@@ -58,6 +64,8 @@ class Slot:
     def refresh(self) -> None:
         """Take over limits that the share has learnt."""
         self.limits = (*self._own, *self.share.limits)
+        self.places = tuple(limit for limit in self.limits if isinstance(limit, InFlight))
+        self.windows = tuple(limit for limit in self.limits if isinstance(limit, (Window, Announced)))
 
     def blocked(self, need: Need, now: float, ahead: int = 0, most: float = NEVER) -> Blocked:
         """Why it is not to be had, and for how long."""
@@ -176,7 +184,7 @@ class Line:
 class Lease:
     """The right to send one request with one key. Given back once; one that nobody holds any more gives itself back."""
 
-    __slots__ = ("_estimated", "_limits", "_line", "_marks", "_number", "_open", "_taken", "at", "need", "slot")
+    __slots__ = ("_estimated", "_line", "_marks", "_number", "_open", "_places", "_taken", "_windows", "at", "need", "slot")
 
     def __init__(self, line: Line, slot: Slot, ask: Ask, need: Need, now: float) -> None:
         self._line = line
@@ -198,8 +206,12 @@ class Lease:
             sent[2] += need[2]
             sent[3] += need[3]
             self._marks: Sequence[int] = tuple(sent)
-        self._limits = limits = slot.limits
-        self._taken: list[Taken | None] | None = [limit.take(need, now) for limit in limits] if limits else None
+        # Those of now: a share may learn of others meanwhile.
+        self._places = slot.places
+        for place in slot.places:
+            place.inside += 1
+        self._windows = windows = slot.windows
+        self._taken = [window.take(need, now) for window in windows] if windows else ()
 
     def answered(self) -> None:
         """The first piece of an answer is there: the key is good, and its limit not reached."""
@@ -226,15 +238,15 @@ class Lease:
                 if share.unread > 0:
                     share.unread -= 1
                 else:
-                    self._learn(read())
+                    self._learn(read)
             change = _NOTHING
             if self.need is not ONE and usage is not None:
                 line.learn(self._estimated, usage)
                 change = _change(self.need, usage)
-            if sent_at is not None and self._taken is not None and line.pool.is_real:
-                for limit, taken in zip(self._limits, self._taken, strict=True):
+            if sent_at is not None and sent_at > self.at + _LATE and line.pool.is_real:
+                for window, taken in zip(self._windows, self._taken, strict=True):
                     if taken is not None:
-                        limit.sent(taken, sent_at)
+                        window.sent(taken, sent_at)
             self._give(change)
 
     def failed(self, effect: KeyEffect, error: Exception, *, began: bool = False) -> float | None:
@@ -291,8 +303,14 @@ class Lease:
         if share.limited or share.cap is not None:
             share.answered()
 
-    def _learn(self, state: RateLimitState | None) -> None:
+    def _learn(self, read: Callable[[], RateLimitState | None]) -> None:
         line, share = self._line, self.slot.share
+        try:
+            state = read()
+        except Exception as exc:
+            # The answer is there and paid for; whatever a provider's class makes of its headers does not take it away.
+            logger.warning("the headers of an answer could not be read for limits: %s: %s", type(exc).__name__, exc)
+            return
         marks = self._marks if self.need is not ONE else (self._number, *share.sent[1:])
         if share.learn(marks, state, line.pool.clock.monotonic()):
             line.pool.refresh(share)
@@ -306,9 +324,11 @@ class Lease:
         slot = self.slot
         slot.state.in_flight -= 1
         slot.share.in_flight -= 1
-        if self._taken is not None:
-            for limit, taken in zip(self._limits, self._taken, strict=True):
-                limit.give(taken, change)
+        for place in self._places:
+            place.inside -= 1
+        if change is not _NOTHING:
+            for window, taken in zip(self._windows, self._taken, strict=True):
+                window.give(taken, change)
         pool = self._line.pool
         if pool.waiting:
             pool.serve()
@@ -317,6 +337,8 @@ class Lease:
 _NOTHING: Need = (0, 0, 0, 0)
 _ROOM = 1.05
 _DECAY = 0.02
+_LATE = 0.02
+"""Seconds by which a request may be sent after its lease without any window's knowing: their margins are far longer."""
 
 
 def _change(need: Need, usage: Usage) -> Need:
@@ -352,11 +374,15 @@ def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, cla
             or (claimed and not claimed.isdisjoint(slot.limits))
         ):
             continue
-        for limit in slot.limits:
-            if limit.wait(need, now):
+        for place in slot.places:
+            if place.inside >= place.limit:
                 break
         else:
-            best, best_rank = slot, rank
+            for window in slot.windows:
+                if window.wait(need, now):
+                    break
+            else:
+                best, best_rank = slot, rank
     return best
 
 

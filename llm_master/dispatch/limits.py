@@ -42,22 +42,13 @@ _SLOTS = 4096
 
 
 class Limit(Protocol):
-    """What every limit can do."""
+    """What every limit has."""
 
     kind: int
     why: str
 
     def wait(self, need: Need, now: float) -> float:
         """Seconds until ``need`` would fit."""
-
-    def take(self, need: Need, now: float) -> Taken | None:
-        """Take ``need``; what is returned is handed back to :meth:`give`."""
-
-    def sent(self, taken: Taken, at: float) -> None:
-        """What was taken was sent later than it was taken."""
-
-    def give(self, taken: Taken | None, change: Need) -> None:
-        """The request is done; it took so much more (or less, below 0) than was thought."""
 
 
 class Taken:
@@ -159,7 +150,7 @@ class Window:
 
 
 class InFlight:
-    """At most ``limit`` requests at once."""
+    """At most ``limit`` requests at once. Whoever takes a place, or gives it back, counts ``inside``."""
 
     __slots__ = ("inside", "kind", "limit", "why")
 
@@ -172,17 +163,6 @@ class InFlight:
     def wait(self, need: Need, now: float) -> float:
         """``NOW`` or ``SOON``."""
         return NOW if self.inside < self.limit else SOON
-
-    def take(self, need: Need, now: float) -> None:
-        """One more."""
-        self.inside += 1
-
-    def sent(self, taken: Taken, at: float) -> None:
-        """Of no account."""
-
-    def give(self, taken: Taken | None, change: Need) -> None:
-        """One less."""
-        self.inside -= 1
 
 
 class Announced:
