@@ -7,12 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llm_master import transport
+from llm_master.asking import asked
 from llm_master.background import run_in_background
-from llm_master.dispatch.call import Call
 from llm_master.dispatch.stream import LLMStream
 from llm_master.engines import engine_for
 from llm_master.errors import InvalidRequestError
-from llm_master.fallbacks import fallbacks
 from llm_master.messages import loaded_now
 from llm_master.provider_configs import LLMConfig
 from llm_master.providers.base import BaseLLMProvider
@@ -149,7 +148,8 @@ class QueryLLM:
             InvalidOutputError: The answer is not of the form of ``response_format``; ``.response`` holds it.
             LLMError: See ``llm_master.errors``; each carries ``.receipt`` once something was tried.
         """
-        call = self._call(
+        call = asked(
+            self._engine,
             model_name,
             messages,
             prompt,
@@ -189,7 +189,8 @@ class QueryLLM:
         **options: Any,
     ) -> LLMStream:
         """Ask a model for its answer in pieces; arguments and errors as in :meth:`query`. Connects at first iteration."""
-        call = self._call(
+        call = asked(
+            self._engine,
             model_name,
             messages,
             prompt,
@@ -231,7 +232,8 @@ class QueryLLM:
 
         It need not be awaited, and may be.
         """
-        call = self._call(
+        call = asked(
+            self._engine,
             model_name,
             messages,
             prompt,
@@ -412,48 +414,3 @@ class QueryLLM:
 
         call = self._engine.call(model_name, messages, prompt, response_format, tools, None, None, extra_body, dict(options))
         return await operations.estimate_cost(call, options)
-
-    def _call(
-        self,
-        model_name: str,
-        messages: Sequence[Message] | None,
-        prompt: str | None,
-        moderation: Any,
-        response_format: Any,
-        repair: Any,
-        tools: Sequence[Mapping[str, Any]] | None,
-        timeout: float | None,
-        deadline: float | None,
-        fallback_model: str | Sequence[str] | None,
-        fallback_config: Mapping[str, Any] | None,
-        priority: int,
-        extra_body: Mapping[str, Any] | None,
-        options: dict[str, Any],
-        *,
-        stream: bool,
-    ) -> Call:
-        """Check, resolve and translate a query and its fallbacks. Nothing is sent yet."""
-        engine = self._engine
-        if moderation is not True and moderation:
-            options["moderation"] = moderation  # the provider's own option of that name
-        falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
-        given = dict(options) if falls_back else options
-        call = engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
-        if falls_back:
-            content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
-            call.fallbacks = list(fallbacks(engine, call, fallback_model, fallback_config, content, given))
-        if priority:
-            if isinstance(priority, bool) or not isinstance(priority, int):
-                raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
-            call.priority = priority
-        if repair:
-            if call.wanted is None:
-                raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")
-            if stream:
-                raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
-            call.repair = True
-        if moderation is True:
-            from llm_master import operations
-
-            call.before = [*(call.before or ()), operations.judge(engine)]
-        return call

@@ -23,7 +23,7 @@ FLOORS = {
     "llm_master.cli": 7,
     "llm_master.query": 5,
     "llm_master.operations": 4.7,  # what the query object does beside querying
-    "llm_master.fallbacks": 4.7,  # the same
+    "llm_master.asking": 4.8,  # from a query's arguments to a call
     "llm_master.engines": 4.6,  # which engine serves which settings: reads the table
     "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,

@@ -10,18 +10,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_master.clock import Clock
-from llm_master.dispatch.estimate import estimate_tokens, payload_tokens
+from llm_master.dispatch.choosing import Outlook
+from llm_master.dispatch.deciding import again, ask_of
+from llm_master.dispatch.forms import in_form
 from llm_master.dispatch.hooks import Hooks
-from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState
-from llm_master.dispatch.lease import Lease, Line, Outlook
-from llm_master.dispatch.limits import NEVER, ONE, Ask
+from llm_master.dispatch.keys import KeyState
+from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.pool import NoCapacity
-from llm_master.dispatch.retry import FALLBACK_WAIT, KeyEffect, Rule, backoff, rule_for, spoken
+from llm_master.dispatch.retry import FALLBACK_WAIT, rule_for
 from llm_master.dispatch.sending import send, total_cost, wrapped
 from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.dispatch.told import no_capacity, out_of_time, shows_a_key, translated
-from llm_master.errors import InvalidOutputError, InvalidRequestError, LLMError, RateLimitError
+from llm_master.errors import InvalidOutputError, LLMError, RateLimitError
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig
 from llm_master.types import Attempt, CostState, LLMResponse, Message, RateLimitState, Receipt, StreamPiece, Usage, WireAnswer
@@ -52,10 +53,7 @@ class Call:
 
     __slots__ = (
         "_error",
-        "_failures",
         "_lookup",
-        "_max_attempts",
-        "_refused",
         "_ticket",
         "_translate",
         "_wait",
@@ -66,17 +64,20 @@ class Call:
         "clock",
         "deadline",
         "deadline_at",
+        "failures",
         "fallbacks",
         "hooks",
         "how",
         "lease",
         "line",
+        "max_attempts",
         "messages",
         "operation",
         "options",
         "priority",
         "provider",
         "receipt",
+        "refused",
         "repair",
         "sends",
         "spent",
@@ -129,10 +130,10 @@ class Call:
         self.priority = 0
         self.hooks = hooks
         self._translate = translate
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self.sends = 0
-        self._failures = 0
-        self._refused: frozenset[KeyState] = frozenset()
+        self.failures = 0
+        self.refused: frozenset[KeyState] = frozenset()
         self._ticket: int | None = None
         self._lookup: asyncio.Future[ModelConfig | None] | None = None
         # Of the next attempt: what it has waited, and why.
@@ -182,7 +183,7 @@ class Call:
             response.latency = attempt.latency = self.clock.monotonic() - self.began
             await self.settle(response)
             if self.wanted is not None:
-                return await self._structured(response)
+                return await in_form(self, response)
             return response
 
     async def prepare(self) -> None:
@@ -205,15 +206,15 @@ class Call:
     def begun(self) -> Attempt | None:
         """Open the next attempt, if a key is to be had at once."""
         line = self.line
-        lease = line.pool.lease(line, None, self._refused)
+        lease = line.pool.lease(line, None, self.refused)
         return self._opened(lease) if lease is not None else None
 
     async def begin(self) -> Attempt:
         """Open the next attempt, once a key is to be had; at the next target, where this one has none in time."""
         while True:
             line = self.line
-            ask = self._ask()
-            lease = line.pool.lease(line, ask, self._refused)
+            ask = ask_of(self)
+            lease = line.pool.lease(line, ask, self.refused)
             if lease is not None:
                 return self._opened(lease)
             began = self.clock.monotonic()
@@ -222,10 +223,10 @@ class Call:
                 self._ticket = line.pool.ticket()
             try:
                 with TimeLimit(self.clock, until - began):
-                    lease, why = await line.pool.wait(line, ask, self._refused, (-self.priority, self._ticket), until)
+                    lease, why = await line.pool.wait(line, ask, self.refused, (-self.priority, self._ticket), until)
             except (NoCapacity, TimeLimitPassed) as exc:
                 if isinstance(exc, TimeLimitPassed):
-                    outlook = Outlook(line, line.need(ask), self._refused, self.clock.monotonic())
+                    outlook = Outlook(line, line.need(ask), self.refused, self.clock.monotonic())
                     exc = NoCapacity(max(outlook.wait, 0.0), outlook.why)
                 waited = self.clock.monotonic() - began
                 if self.fallbacks:
@@ -240,28 +241,6 @@ class Call:
                 self._wait += waited
                 self._why = self._why or why
             return self._opened(lease)
-
-    def _ask(self) -> Ask:
-        line = self.line
-        if not line.counts_tokens:
-            return None
-        options = self.options
-        if self.operation is None:
-            estimated = estimate_tokens(self.messages, options.get("tools"))
-            most = options.get("max_tokens") or options.get("max_completion_tokens") or options.get("max_output_tokens")
-        else:
-            estimated, most = payload_tokens(self.messages), 0
-        ask = (estimated, most if isinstance(most, int) else self.target.max_output_tokens)
-        need = line.need(ask)
-        if need[1] > line.smallest and (reason := line.too_large(need)) is not None:
-            error = InvalidRequestError(
-                f"the request to {self.target.name} can never be sent: {reason}. Shorten it, or correct the limit",
-                provider=self.target.route.provider,
-                model=self.target.route.model,
-            )
-            error.receipt = self.receipt
-            raise error
-        return ask
 
     def _opened(self, lease: Lease) -> Attempt:
         self.lease = lease
@@ -306,9 +285,9 @@ class Call:
         asked: float | None = getattr(error, "retry_after", None)
         cooling = lease.failed(rule.key, error)
         if rule.then == "other_key":
-            self._refused |= {lease.slot.state}
-        wait, why = self._again(rule, asked, cooling)
-        if wait is None and rule.fallback and self.fallbacks and self.sends < self._max_attempts:
+            self.refused |= {lease.slot.state}
+        wait, why = again(self, rule, asked, cooling)
+        if wait is None and rule.fallback and self.fallbacks and self.sends < self.max_attempts:
             self.write_failure(error, f"{why}; fallback to {self.fallbacks[0].target.name!r}")
             self._switch(f"fallback, since {self.target.name!r} failed")
             return
@@ -324,43 +303,6 @@ class Call:
         elif wait > 0:  # for the limit: in the queue, where another key may be there sooner
             self._why = why
 
-    def _again(self, rule: Rule, asked: float | None, cooling: float | None) -> tuple[float | None, str]:
-        """After how many seconds it is sent again, ``None`` for never; and why."""
-        if rule.then == "raise":
-            return None, "sending it again would not help"
-        if self.sends >= self._max_attempts:
-            return None, f"given up: {self.sends} sends, which is max_attempts"
-        now = self.clock.monotonic()
-        left = self.deadline_at - now
-        if rule.then == "backoff":
-            if self._failures >= self.target.row.max_retries:
-                return None, f"given up after {self._failures} repetitions (max_retries)"
-            if not self.target.budget.take():
-                return None, "given up: too much fails at this provider just now, and the process's retry budget for it is used up"
-            wait = backoff(self._failures, asked)
-            self._failures += 1
-            if wait < left:
-                return wait, f"it may pass: again in {spoken(wait)}"
-        else:
-            outlook = Outlook(self.line, ONE, self._refused, now)
-            wait = outlook.wait
-            if wait == NEVER:
-                return None, f"sending it again would not help: {outlook.why}" if len(
-                    self.line.slots
-                ) > 1 else "sending it again would not help"
-            if wait == 0:
-                return (
-                    0.0,
-                    "rate limited: again at once, as the provider asks"
-                    if cooling == 0
-                    else f"{_LEFT_ALONE[rule.key]}; another key at once",
-                )
-            by_provider = asked is not None and cooling is not None and wait <= cooling and wait <= asked
-            why = f"rate limited: again in {spoken(wait)}" + (", as the provider asks" if by_provider else "")
-            if wait < (min(left, FALLBACK_WAIT) if self.fallbacks else left):
-                return wait, why
-        return None, f"given up: it could be sent again in {spoken(wait)}, and the deadline is in {spoken(max(left, 0))}"
-
     def _switch(self, why: str) -> None:
         """Go on as the next fallback."""
         assert self.fallbacks
@@ -370,8 +312,8 @@ class Call:
         for name in _OF_THE_TARGET:
             setattr(self, name, getattr(other, name))
         self.why = f"{why}; {other.target.route.why}"
-        self._failures = 0
-        self._refused = frozenset()
+        self.failures = 0
+        self.refused = frozenset()
         self._ticket = self._lookup = self._error = None
         receipt, theirs = self.receipt, other.receipt
         receipt.options, receipt.renamed, receipt.dropped = theirs.options, theirs.renamed, theirs.dropped
@@ -473,41 +415,12 @@ class Call:
             return None, "unknown"
         return prices.cost(usage)
 
-    async def _structured(self, response: LLMResponse) -> LLMResponse:
-        """Read the form that was asked for; where it is not there, ask once more if that was agreed."""
-        from llm_master.structured import finish, repair_messages
-
-        assert self.wanted is not None
-        repaired = self.repair is None
-        try:
-            finish(self.wanted, self.how, response, repaired=repaired)
-        except InvalidOutputError as exc:
-            otherwise = "raised: " + ("it was asked once more already" if repaired else "repair=True would ask once more")
-            self.note_invalid(exc, "asked once more" if self.repair else otherwise)
-            if not self.repair:
-                raise
-            self.repair = None
-            self.spent = (self.receipt.cost, self.receipt.cost_state)
-            self.messages = repair_messages(self.messages, response, exc.__cause__ or exc)
-            again: LLMResponse = await self.answer()
-            return again
-        if self.hooks is not None:
-            self.hooks.response(response)
-        return response
-
     def note_invalid(self, exc: InvalidOutputError, then: str) -> None:
         """Write down that an answer is not of the form that was asked for."""
         exc.provider, exc.model, exc.receipt = self.target.route.provider, self.target.route.model, self.receipt
         if self.attempt is not None:
             self.attempt.error, self.attempt.then = f"{type(exc).__name__}: {exc}", then
 
-
-_LEFT_ALONE: dict[KeyEffect, str] = {
-    "invalid": f"the key is not used for {spoken(INVALID_FOR)}",
-    "denied": f"the key is not used for this model for {spoken(INVALID_FOR)}",
-    "no_funds": f"the key is not used for {spoken(NO_FUNDS_FOR)}",
-    "limited": "the key is left to cool",
-}
 
 _OF_THE_TARGET = ("target", "line", "messages", "options", "operation", "streams", "timeout", "before", "wanted", "how", "provider")
 """What changes when a fallback takes over."""

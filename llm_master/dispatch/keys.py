@@ -124,6 +124,9 @@ class KeyState:
 COOLING = (10.0, 30.0, 60.0, 120.0)
 """Seconds to wait after the first, second, ... 429 in a row that does not say how long."""
 
+EXHAUSTED = 600.0
+"""Seconds: what cools for longer is not too fast for its provider, but has used up what it may have until the reset."""
+
 _UNREAD = 16
 """Of so many answers the headers are not read, after one that said that there is plenty left."""
 

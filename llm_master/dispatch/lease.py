@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llm_master.dispatch.keys import INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
+from llm_master.dispatch.keys import EXHAUSTED, INVALID_FOR, NO_FUNDS_FOR, KeyState, Refusal, Share
 from llm_master.dispatch.limits import NEVER, NOW, ONE, OUTPUT, REQUESTS, SOON, TOKENS, Announced, Ask, InFlight, Limit, Need, Window
 from llm_master.dispatch.retry import KeyEffect, spoken
 from llm_master.types import RateLimitState, Usage
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from llm_master.dispatch.pool import Pool, Waiter
 
 logger = logging.getLogger("llm_master.dispatch")
-
-_BUSY = 1 << 40
-"""An idle key goes before any that is at work, however much the two were used."""
-
-_PRIORITY = 1 << 50
 
 Blocked: TypeAlias = tuple[float, Limit | None, str]
 """How long a slot is not to be had (seconds, ``SOON``, ``NEVER`` where nobody waits for it), by which limit, and why."""
@@ -82,7 +77,9 @@ class Slot:
             return NEVER, None, f"{name} may not use {share.model} (asked again in {spoken(state.denied[share.model] - now)})"
         longest: Blocked = (NOW, None, "")
         if share.until > now:
-            longest = (share.until - now, None, f"{name} is rate limited for {share.model} for another {spoken(share.until - now)}")
+            left = share.until - now
+            state_of_it = "is exhausted" if left > EXHAUSTED else "is rate limited"
+            longest = (left, None, f"{name} {state_of_it} for {share.model} for another {spoken(left)}")
         for limit in self.limits:
             wait = limit.wait(need, now)
             if ahead and limit.kind == REQUESTS and isinstance(limit, Window):
@@ -346,76 +343,3 @@ def _change(need: Need, usage: Usage) -> Need:
     tokens_in = usage.input_tokens - need[2] if usage.input_tokens is not None else 0
     tokens_out = usage.output_tokens - need[3] if usage.output_tokens is not None else 0
     return 0, tokens_in + tokens_out, tokens_in, tokens_out
-
-
-def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, claimed: set[Limit] | None = None) -> Slot | None:
-    """The slot that a request goes to now: idle keys first, then those below their limits, each by least use."""
-    best = None
-    best_rank = NEVER
-    ring = line.ring
-    for slot in line.slots:
-        state = slot.state
-        if ring.sequential:
-            rank = (slot.position - ring.current) % len(line.slots)
-        else:
-            rank = state.uses + _BUSY if state.in_flight else state.uses
-        if state.priority:
-            rank -= state.priority * _PRIORITY
-        if rank >= best_rank:
-            continue
-        share = slot.share
-        if (
-            state.until > now
-            or share.until > now
-            or (state.cap is not None and state.in_flight >= state.cap)
-            or (share.cap is not None and share.in_flight >= share.cap)
-            or (refused and state in refused)
-            or (state.denied and state.denied.get(share.model, 0.0) > now)
-            or (claimed and not claimed.isdisjoint(slot.limits))
-        ):
-            continue
-        for place in slot.places:
-            if place.inside >= place.limit:
-                break
-        else:
-            for window in slot.windows:
-                if window.wait(need, now):
-                    break
-            else:
-                best, best_rank = slot, rank
-    return best
-
-
-class Outlook:
-    """When a request can be sent at the earliest, seen from now.
-
-    Attributes:
-        wait: Seconds, at least; ``NEVER`` if that is not worth waiting for.
-        alarm: Seconds after which time alone may have freed a slot.
-        why: Why not now.
-        limits: What stands in the way, at each key the one that does so longest.
-    """
-
-    __slots__ = ("alarm", "limits", "wait", "why")
-
-    def __init__(self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER) -> None:
-        self.wait = self.alarm = NEVER
-        self.limits: set[Limit] = set()
-        self.why = ""
-        reasons: dict[str, None] = {}
-        if ahead:
-            ahead //= len({slot.share for slot in line.slots})
-        for slot in line.slots:
-            if refused and slot.state in refused:
-                continue
-            wait, limit, why = slot.blocked(need, now, ahead, most)
-            reasons[why] = None
-            if limit is not None:
-                self.limits.add(limit)
-            if 0 < wait < self.alarm:
-                self.alarm = wait
-            wait = max(wait, NOW)  # "soon" is now, as far as anybody knows
-            if wait < self.wait:
-                self.wait, self.why = wait, why
-        if self.wait == NEVER:
-            self.why = "; ".join(reasons) or "no other key is left"

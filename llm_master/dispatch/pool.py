@@ -16,8 +16,9 @@ import threading
 from collections import deque
 
 from llm_master.clock import Clock, TimerHandle
+from llm_master.dispatch.choosing import Outlook, choose
 from llm_master.dispatch.keys import KeyState, Share
-from llm_master.dispatch.lease import Lease, Line, Outlook, choose
+from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
 
 _SOONEST = 0.001
