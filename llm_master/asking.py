@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_master.dispatch.call import Call
+from llm_master.dispatch.routes import Member, Route
+from llm_master.dispatch.successors import Successors
 from llm_master.engine import ATTACHMENTS, Engine
 from llm_master.errors import ConfigurationError, InvalidRequestError
 from llm_master.types import Message
@@ -37,12 +39,15 @@ def asked(
     """Check, resolve and translate a query and its fallbacks. Nothing is sent yet."""
     if moderation is not True and moderation:
         options["moderation"] = moderation  # the provider's own option of that name
+    route = engine.routes.get(model_name) if engine.routes and isinstance(model_name, str) else None
     falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
     given = dict(options) if falls_back else options
-    call = engine.call(model_name, messages, prompt, response_format, tools, timeout, deadline, extra_body, options)
+    content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
+    call = engine.call(model_name, *content, options) if route is None else on_route(route, content, options)
     if falls_back:
-        content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
-        call.fallbacks = list(_fallbacks(engine, call, fallback_model, fallback_config, content, given))
+        fallbacks = _fallbacks(engine, call, fallback_model, fallback_config, content, given)
+        call.successors = call.successors or Successors()
+        call.successors.add(fallbacks)
     if priority:
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
@@ -57,6 +62,29 @@ def asked(
         from llm_master import operations
 
         call.before = [*(call.before or ()), operations.judge(engine)]
+    return call
+
+
+def on_route(route: Route, content: tuple[Any, ...], options: Mapping[str, Any]) -> Call:
+    """A call to the target that a route chooses now; its others answer where that one fails.
+
+    Raises:
+        ConfigurationError: None of its targets can be asked; each with the reason.
+    """
+
+    def build(member: Member) -> Call:
+        call: Call = member.engine.call(member.model, *content, {**member.options, **options})
+        return call
+
+    successors = Successors(route=route, build=build)
+    call = successors.take()
+    if call is None:
+        reasons = "".join(f"\n  - {reason}" for reason in successors.skipped)
+        raise ConfigurationError(f"no target of route {route.name!r} can be asked this:{reasons}")
+    call.successors = successors
+    receipt = call.receipt
+    receipt.model_name = route.name
+    call.why = receipt.why = f"route {route.name!r}, {route.strategy}; {receipt.why}"
     return call
 
 

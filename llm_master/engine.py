@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from llm_master import pricing
+from llm_master.dispatch import resolve
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
+from llm_master.dispatch.health import Health
 from llm_master.dispatch.hooks import Hooks
 from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.pools import Pools
-from llm_master.dispatch.resolve import Resolver, Route
+from llm_master.dispatch.resolve import Resolver
+from llm_master.dispatch.routes import Member, Route
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, instructed, kinds, loaded, normalized, with_attachments
@@ -25,6 +28,7 @@ from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
 from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
+from llm_master.settings.routes import RouteSettings
 from llm_master.snapshot import Snapshot, provider_class
 from llm_master.types import Message
 
@@ -43,6 +47,9 @@ class Engine:
         self._drop = snapshot.options.on_unsupported == "drop"
         settings = snapshot.options
         self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent)
+        # What is known of how targets do is shared by all routes that have them.
+        self._health: dict[str, Health] = {}
+        self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
         hooked = settings.on_attempt is not None or settings.on_response is not None
         self._hooks = Hooks(settings.on_attempt, settings.on_response) if hooked else None
         self._resolver = Resolver(
@@ -204,6 +211,15 @@ class Engine:
             hooks=self._hooks,
         )
 
+    def adopt(self, name: str, key: Key | None, provider: BaseLLMProvider) -> None:
+        """Take an object that is there already for the row's."""
+        self._providers[name, key] = provider
+
+    def route(self, name: str, declared: RouteSettings) -> Route:
+        """A route over this engine's models."""
+        members = [Member(self, target, self._health.setdefault(target.model, Health())) for target in declared.targets]
+        return Route(name, declared.strategy, members, self.snapshot.options.clock)
+
     def elsewhere(self, call: Call) -> list[str]:
         """Names by which other usable providers know the same model."""
         route = call.target.route
@@ -260,8 +276,10 @@ class Engine:
             found = None
         if found is not None:
             return found
-        if isinstance(model_name, str) and model_name in self.snapshot.routes:
-            raise ConfigurationError(f"{model_name!r} is a route of the settings, and routes cannot be asked yet: name one of its targets")
+        if isinstance(model_name, str) and model_name in self.routes:
+            raise ConfigurationError(
+                f"{model_name!r} is a route, of several models: query() and stream() take it, this takes one of its targets"
+            )
         route = self._resolver.resolve(model_name)
         row = self.snapshot.rows[route.provider]
         cls = None
@@ -306,7 +324,7 @@ class Engine:
         target.streams = target.streams and route.generator is None and can_stream(line.slots[0].provider)
         return target
 
-    def _provider(self, route: Route, kind: object, cls: type | None, key: Key | None) -> BaseLLMProvider:
+    def _provider(self, route: resolve.Route, kind: object, cls: type | None, key: Key | None) -> BaseLLMProvider:
         provider = self._providers.get((kind, key))
         if provider is not None:
             return provider
@@ -326,7 +344,7 @@ class Engine:
             return found
         return ModelRegistry.get_config(name, provider) if provider else ModelRegistry.get_config(name)
 
-    def _settings(self, model_name: str, route: Route) -> ModelSettings | None:
+    def _settings(self, model_name: str, route: resolve.Route) -> ModelSettings | None:
         """How the settings have a model asked, by whichever name they know it."""
         known = self.snapshot.model_settings
         alias = self.snapshot.aliases.get(model_name)

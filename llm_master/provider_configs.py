@@ -23,6 +23,7 @@ from llm_master.settings.declared import Declared
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.settings.files import current_files
 from llm_master.settings.options import Options
+from llm_master.settings.routes import routes_of
 from llm_master.snapshot import Snapshot, take
 
 PROVIDER_CONFIGS = ProviderTable(ROWS, default_class=UnifiedProvider)
@@ -49,7 +50,8 @@ class LLMConfig:
             (``"error"``, or ``"drop"`` to leave out options that a provider does not take; the receipt lists them),
             ``max_concurrent`` (requests in flight to each provider that says nothing itself), ``moderation_model``,
             ``max_media_bytes`` (of one image or file that is sent), ``allow_private_urls`` (whether media may be fetched from
-            private addresses), ``enable_fallback``, ``clock``.
+            private addresses), ``enable_fallback``, ``routes`` (name -> targets, see docs/routes.md),
+            ``on_attempt`` and ``on_response`` (hooks), ``log_level``, ``clock``.
 
     Raises:
         TypeError: A field that there is not.
@@ -69,6 +71,8 @@ class LLMConfig:
         self._config_file = Path(config_file) if config_file is not None else None
         # Hashable, since settings are compared by it.
         self._api_keys = _keys_of_providers(api_keys)
+        if fields.get("routes") is not None:
+            fields["routes"] = routes_of(fields["routes"])  # what can be compared
         self._fields = fields
         self._check(fields)
 

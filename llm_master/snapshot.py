@@ -23,6 +23,7 @@ from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment
 from llm_master.settings.options import Options
+from llm_master.settings.routes import RouteSettings, expanded, route_of
 from llm_master.settings.variable_values import laid_over, with_path
 from llm_master.settings.variables import read_variables
 
@@ -45,7 +46,7 @@ class Snapshot:
     models: dict[str, ModelConfig]
     model_settings: dict[str, ModelSettings]
     aliases: dict[str, Alias]
-    routes: dict[str, Any]
+    routes: dict[str, RouteSettings]
     # Where each value came from: (provider or "", field) -> origin. Not part of what is compared.
     origins: dict[tuple[str, str], str] = attrs.field(eq=False)
     faults: tuple[str, ...] = attrs.field(eq=False)
@@ -109,15 +110,16 @@ def take(
     for name in rows.keys() - tabled:
         _must_have_address(name, rows, tabled, declared, faults, warnings)
     _check_options(declared, faults)
+    options = _options(declared, fields, origins, faults)
     return Snapshot(
         keys,
-        _options(declared, fields, origins, faults),
+        options,
         {name: value for name, value in environment.items() if name.lower() in _PROXIES},
         rows,
         _models(declared, rows, faults),
         {_by_provider(name, rows): own for name, own in declared.model_settings.items()},
         aliases_of(declared),
-        {name: route.value for name, route in declared.routes.items()},
+        _routes(declared, options, faults),
         origins,
         tuple(dict.fromkeys(faults)),
         tuple(warnings),
@@ -284,6 +286,20 @@ def _by_provider(name: str, rows: Mapping[str, ProviderConfig]) -> str:
     """The name of a model with its provider's as the rows have it: ``OpenAI/gpt-4.1`` is ``openai/gpt-4.1``."""
     head, slash, rest = name.partition("/")
     return f"{canonical(head)}/{rest}" if slash and canonical(head) in rows else name
+
+
+def _routes(declared: Declared, options: Options, faults: list[str]) -> dict[str, RouteSettings]:
+    """The routes of the files and of the arguments, those within others replaced by their targets."""
+    routes: dict[str, RouteSettings] = {}
+    for name, sourced in declared.routes.items():
+        own: list[str] = []
+        route = route_of(sourced.value, own)
+        faults += [f"{sourced.origin}: route {name!r}: {fault}" for fault in own]
+        if route is not None:
+            routes[name] = route
+    routes |= dict(options.routes)
+    # Circles within the files have been told with their places.
+    return expanded(routes, [] if declared.faults else faults)
 
 
 def _near(name: str, rows: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.pool import NoCapacity
 from llm_master.dispatch.retry import FALLBACK_WAIT, rule_for
 from llm_master.dispatch.sending import send, total_cost, wrapped
+from llm_master.dispatch.successors import Successors
 from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.dispatch.told import no_capacity, out_of_time, shows_a_key, translated
@@ -65,7 +66,6 @@ class Call:
         "deadline",
         "deadline_at",
         "failures",
-        "fallbacks",
         "hooks",
         "how",
         "lease",
@@ -82,6 +82,7 @@ class Call:
         "sends",
         "spent",
         "streams",
+        "successors",
         "target",
         "timeout",
         "wanted",
@@ -122,8 +123,8 @@ class Call:
         self.how: How = "json_schema"
         # Whether to ask once more where the answer does not fit; None once that was done.
         self.repair: bool | None = False
-        # Calls that answer in its place where it fails, in order; their own receipts are not used.
-        self.fallbacks: list[Call] | None = None
+        # Who answers in its place where it fails: calls whose own receipts are not used.
+        self.successors: Successors | None = None
         self.clock = clock
         self.deadline = deadline
         self.deadline_at = clock.monotonic() + deadline
@@ -218,7 +219,7 @@ class Call:
             if lease is not None:
                 return self._opened(lease)
             began = self.clock.monotonic()
-            until = min(self.deadline_at, began + FALLBACK_WAIT) if self.fallbacks else self.deadline_at
+            until = min(self.deadline_at, began + FALLBACK_WAIT) if self.successors else self.deadline_at
             if self._ticket is None:
                 self._ticket = line.pool.ticket()
             try:
@@ -229,9 +230,9 @@ class Call:
                     outlook = Outlook(line, line.need(ask), self.refused, self.clock.monotonic())
                     exc = NoCapacity(max(outlook.wait, 0.0), outlook.why)
                 waited = self.clock.monotonic() - began
-                if self.fallbacks:
+                if self.successors and (other := self.successors.take()) is not None:
                     self._wait += waited
-                    self._switch(f"{self.target.route.provider} had no capacity in time ({exc.why})")
+                    self._switch(other, f"{self.target.route.provider} had no capacity in time ({exc.why})")
                     continue
                 error = no_capacity(self, exc, waited, self._error)
                 error.receipt = self.receipt
@@ -287,10 +288,18 @@ class Call:
         if rule.then == "other_key":
             self.refused |= {lease.slot.state}
         wait, why = again(self, rule, asked, cooling)
-        if wait is None and rule.fallback and self.fallbacks and self.sends < self.max_attempts:
-            self.write_failure(error, f"{why}; fallback to {self.fallbacks[0].target.name!r}")
-            self._switch(f"fallback, since {self.target.name!r} failed")
-            return
+        successors = self.successors
+        if successors is not None:
+            if successors.member is not None and (rule.fallback or rule.route) and rule.then != "raise":
+                successors.member.health.broke(error, self.clock.monotonic())
+            if wait is None and self.sends < self.max_attempts:
+                other = successors.take(of_route=rule.fallback or rule.route, fallback=rule.fallback)
+                if other is not None:
+                    to_route = successors.member is not None
+                    self.write_failure(error, f"{why}; {'next of the route is' if to_route else 'fallback to'} {other.target.name!r}")
+                    told = f"route {successors.name!r}" if to_route else "fallback"
+                    self._switch(other, f"{told}, since {self.target.name!r} failed")
+                    return
         self.write_failure(error, why)
         if wait is None:
             if isinstance(error, RateLimitError):
@@ -303,10 +312,8 @@ class Call:
         elif wait > 0:  # for the limit: in the queue, where another key may be there sooner
             self._why = why
 
-    def _switch(self, why: str) -> None:
-        """Go on as the next fallback."""
-        assert self.fallbacks
-        other = self.fallbacks.pop(0)
+    def _switch(self, other: Call, why: str) -> None:
+        """Go on as another call, which takes over."""
         if self.spent is not None and other.target.row.currency != self.receipt.currency:
             self.spent = (None, "unknown")
         for name in _OF_THE_TARGET:
@@ -397,6 +404,8 @@ class Call:
             target.look_up = None
             target.prices = PriceList(model) if model is not None else None
         cost, cost_state = self.cost_of(response.usage, wire)
+        if self.successors is not None and self.successors.member is not None:
+            self.successors.member.health.answered(attempt.latency or 0.0, response.usage, cost)
         response.cost = attempt.cost = receipt.cost = cost
         attempt.cost_state = receipt.cost_state = cost_state
         if self.spent is not None:

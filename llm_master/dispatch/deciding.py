@@ -81,6 +81,8 @@ def again(call: Call, rule: Rule, asked: float | None, cooling: float | None) ->
             )
         by_provider = asked is not None and cooling is not None and wait <= cooling and wait <= asked
         why = f"rate limited: again in {spoken(wait)}" + (", as the provider asks" if by_provider else "")
-        if wait < (min(left, FALLBACK_WAIT) if call.fallbacks else left):
+        if call.successors is not None and call.successors.has_free():
+            return None, f"{_LEFT_ALONE[rule.key]}"
+        if wait < (min(left, FALLBACK_WAIT) if call.successors else left):
             return wait, why
     return None, f"given up: it could be sent again in {spoken(wait)}, and the deadline is in {spoken(max(left, 0))}"

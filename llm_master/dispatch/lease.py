@@ -104,6 +104,7 @@ class Line:
         "_room_out",
         "counts_tokens",
         "gone",
+        "in_flight",
         "learnt",
         "model",
         "pool",
@@ -119,6 +120,7 @@ class Line:
         self.model = model
         self.slots = tuple(slots)
         self.queue: deque[Waiter] = deque()
+        self.in_flight = 0
         # Those in the queue who do not wait any more.
         self.gone = 0
         self.measure()
@@ -192,6 +194,7 @@ class Lease:
         self._open = True
         share = slot.share
         state = slot.state
+        line.in_flight += 1
         state.in_flight += 1
         state.uses += 1
         share.in_flight += 1
@@ -319,6 +322,7 @@ class Lease:
             return
         self._open = False
         slot = self.slot
+        self._line.in_flight -= 1
         slot.state.in_flight -= 1
         slot.share.in_flight -= 1
         for place in self._places:

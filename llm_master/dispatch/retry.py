@@ -19,12 +19,13 @@ the limit allows, as long as the deadline does. ``backoff``: after a random wait
 
 @attrs.frozen
 class Rule:
-    """What an error does: to the key, to the request, and whether a fallback may answer in its place."""
+    """What an error does: to the key, to the request, and whether a fallback, or another target of a route, may answer instead."""
 
     error: type[e.LLMError]
     key: KeyEffect
     then: Action
     fallback: bool
+    route: bool = False
 
 
 TABLE: tuple[Rule, ...] = (
@@ -37,6 +38,7 @@ TABLE: tuple[Rule, ...] = (
     Rule(e.RequestTimeoutError, "none", "backoff", fallback=True),
     Rule(e.ContextWindowExceededError, "none", "raise", fallback=True),
     Rule(e.ContentPolicyError, "none", "raise", fallback=True),
+    Rule(e.ModelNotFoundError, "none", "raise", fallback=False, route=True),
     Rule(e.LLMError, "none", "raise", fallback=False),
 )
 """The first that fits holds."""

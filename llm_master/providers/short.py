@@ -78,6 +78,15 @@ class ShortForm(BaseLLMProvider):
         self._inner = cls(attrs.evolve(config, max_retries=0))
         self._others: dict[str, Any] = {}
 
+    @classmethod
+    def around(cls, provider: BaseProvider) -> ShortForm:
+        """The same of an object that is there already."""
+        short = cls(provider.config, type(provider))
+        # Only the engine repeats: two that repeat would multiply.
+        provider.config = attrs.evolve(provider.config, max_retries=0)
+        short._inner = provider
+        return short
+
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """Answer the conversation, said in one text."""
         if others := options.keys() - {field.name for field in attrs.fields(GenerationParams)}:

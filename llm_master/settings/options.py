@@ -9,6 +9,7 @@ import attrs
 
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.errors import ConfigurationError
+from llm_master.settings.routes import RouteSettings, routes_of
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -63,6 +64,7 @@ class Options:
     max_media_bytes: int = attrs.field(default=20 * 2**20, validator=_whole)
     allow_private_urls: bool = attrs.field(default=False, validator=_flag)
     log_level: str | None = attrs.field(default=None, validator=_level)
+    routes: tuple[tuple[str, RouteSettings], ...] = attrs.field(default=(), converter=routes_of)
     on_attempt: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     on_response: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     clock: Clock = SYSTEM_CLOCK
