@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from llm_master.dispatch.adapting import Adaptive
 from llm_master.dispatch.limits import TOKENS, Announced, Limit
 from llm_master.errors import ConfigurationError, ProviderError
 from llm_master.types import RateLimitState
@@ -144,7 +145,8 @@ class Share:
         in_flight: Requests under way.
         sent: All that went out so far: requests, tokens, input tokens, output tokens.
         until: A 429 forbids to send before that, on the monotonic clock.
-        cap: How many may be in flight, after a 429: one, and one more with each answer.
+        cap: How many may be in flight, after a 429: one, and one more with each answer, up to what 429s have taught.
+        adaptive: What they have taught of limits that nobody declared; ``None`` before the first.
         limited: How many 429s there were since the last answer, those that were under way together counted once.
         counts_tokens: Whether the tokens of what goes out must be known, by what the headers said.
         unread: Of how many answers to come the headers need not be read, since there is plenty left: reading costs a tenth of a
@@ -152,7 +154,9 @@ class Share:
     """
 
     __slots__ = (
+        "_began",
         "_limited_at",
+        "adaptive",
         "announced",
         "cap",
         "counts_tokens",
@@ -166,7 +170,9 @@ class Share:
         "until",
     )
 
-    def __init__(self, quota: str, model: str) -> None:
+    def __init__(self, quota: str, model: str, began: float) -> None:
+        self._began = began
+        self.adaptive: Adaptive | None = None
         self.quota = quota
         self.model = model
         self.limits: list[Limit] = []
@@ -180,11 +186,17 @@ class Share:
         self.counts_tokens = False
         self.unread = 0
 
-    def cool(self, mark: int, now: float, asked: float | None) -> float:
-        """A 429 came for the ``mark``-th request; return for how many seconds nothing is sent."""
-        if mark > self._limited_at:
+    def cool(self, mark: int, now: float, asked: float | None, *, adapts: bool) -> float:
+        """A 429 came for the ``mark``-th request; return for how many seconds nothing is sent.
+
+        With ``adapts``, there is a limit that nobody declared, and it is to be learnt.
+        """
+        is_new = mark > self._limited_at
+        if is_new:
             self.limited += 1
             self._limited_at = self.sent[0]
+        if adapts and self.adaptive is not None:
+            self.adaptive.limited(now, self.in_flight, asked, is_new=is_new)
         self.cap = 1
         if asked is None:
             wait = COOLING[min(self.limited, len(COOLING)) - 1]
@@ -194,10 +206,18 @@ class Share:
         self.until = max(self.until, now + wait)
         return self.until - now
 
-    def answered(self) -> None:
+    def adapt(self, now: float) -> None:
+        """Begin to write down what goes out, to learn a limit of it."""
+        self.adaptive = Adaptive(self._began, now, self.sent[0])
+        self.limits += self.adaptive.windows
+
+    def answered(self, now: float) -> None:
         """An answer came: the limit is not reached any more."""
         self.limited = 0
-        if self.cap is not None:
+        adaptive = self.adaptive
+        if adaptive is not None:
+            self.cap = adaptive.answered(now, self.in_flight, self.cap)
+        if self.cap is not None and (adaptive is None or adaptive.ceiling is None):
             # Twice as many with each round, as TCP starts: all that wait would only meet the limit again.
             self.cap = self.cap + 1 if self.cap < _GROWN else None
 

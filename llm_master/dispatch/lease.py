@@ -232,7 +232,7 @@ class Lease:
         line, slot = self._line, self.slot
         share = slot.share
         with line.pool.lock:
-            if slot.state.cap is not None or share.limited or share.cap is not None:
+            if slot.state.cap is not None or share.limited or share.cap is not None or share.adaptive is not None:
                 self._proved()
             if read is not None:
                 if share.unread > 0:
@@ -264,7 +264,7 @@ class Lease:
             state, share = self.slot.state, self.slot.share
             cooling = None
             if effect == "limited":
-                cooling = share.cool(self._number, now, getattr(error, "retry_after", None))
+                cooling = share.cool(self._number, now, getattr(error, "retry_after", None), adapts=self._teaches(now))
             elif effect == "invalid":
                 state.bar("invalid", now + INVALID_FOR, refusal)
             elif effect == "no_funds":
@@ -278,6 +278,23 @@ class Lease:
             refused = refusal.status is not None and not began
             self._give((0, -self.need[1], -self.need[2], -self.need[3]) if refused else _NOTHING)
             return cooling
+
+    def _teaches(self, now: float) -> bool:
+        """Whether its 429 speaks of a limit that nobody declared; then it is no more counted as let through."""
+        line, share = self._line, self.slot.share
+        learnt = share.adaptive.windows if share.adaptive is not None else ()
+        if self._places or any(isinstance(window, Window) and window.kind == REQUESTS and window not in learnt for window in self._windows):
+            return False
+        if share.adaptive is None:
+            share.adapt(now)
+            line.pool.refresh(share)
+        assert share.adaptive is not None
+        mine = [(window, taken) for window, taken in zip(self._windows, self._taken, strict=True) if window in share.adaptive.windows]
+        for window, taken in mine:
+            window.give(taken, (-1, 0, 0, 0))
+        if not mine:
+            share.adaptive.refused()
+        return True
 
     def unsent(self) -> None:
         """Nothing was sent: take all of it back."""
@@ -300,8 +317,8 @@ class Lease:
         state, share = self.slot.state, self.slot.share
         if state.cap is not None:
             state.proved(other for other in self._line.ring.states if other is not state)
-        if share.limited or share.cap is not None:
-            share.answered()
+        if share.limited or share.cap is not None or share.adaptive is not None:
+            share.answered(self._line.pool.clock.monotonic())
 
     def _learn(self, read: Callable[[], RateLimitState | None]) -> None:
         line, share = self._line, self.slot.share

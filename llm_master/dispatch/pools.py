@@ -76,7 +76,7 @@ class Pools:
                 quota = self._quota(provider, position)
                 share = self._shares.get((quota, model))
                 if share is None:
-                    share = self._shares[quota, model] = Share(quota, model)
+                    share = self._shares[quota, model] = Share(quota, model, self._clock.monotonic())
                     self._limit_share(share, config)
                 slot = Slot(position, state, share, self._limits(provider, position, quota))
                 slot.provider = bind(state.key)
@@ -163,6 +163,7 @@ class Pools:
                     window = self._windows.setdefault((whose, field), Window(amount, seconds, kind, ""))
                     window.limit, window.why = amount, f"rate_limit_{field} of {share.model} is {amount} ({said})"
                     limits.append(window)
-        before = [limit for limit in share.limits if limit not in share.announced.values()]
-        share.limits = [*limits, *share.announced.values()]
+        found: list[Limit] = [*share.announced.values(), *(share.adaptive.windows if share.adaptive is not None else ())]
+        before = [limit for limit in share.limits if limit not in found]
+        share.limits = [*limits, *found]
         return before != limits
