@@ -75,6 +75,7 @@ ASKED = {
     "structured_output.md": {"/chat/completions", "/messages"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "limits.md": set(),  # its code starts the server that it asks
+    "routes.md": set(),  # it asks the embedded mock
     "testing.md": set(),  # its code starts the server that it asks
 }
 """What a page's code asks for, at least."""
