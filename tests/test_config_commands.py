@@ -51,6 +51,14 @@ def program(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
     )
 
 
+def test_explain_says_what_a_route_is(tmp_path: Path) -> None:
+    (tmp_path / "llm_master.toml").write_text('[routes.fast]\ntargets = ["mock/echo", {model = "mock/static", weight = 2}]\n')
+    shown = run("config", "explain", "fast")
+    assert shown.stdout == "route:    fast\nstrategy: round-robin\ntarget 1: mock/echo, weight 1\ntarget 2: mock/static, weight 2\n"
+    assert json.loads(run("config", "explain", "fast", "--json").stdout)["targets"][1]["weight"] == 2
+    assert run("query", "-m", "fast", "Hello").stdout == "Mock response to: Hello\n"
+
+
 def add(*more: str, name: str = "acme", url: str = "https://api.acme.ai/v1", key: str = SECRET) -> Result:
     return run("providers", "add", "--name", name, "--base-url", url, "--default-model", "large", *more, stdin=f"{key}\n")
 

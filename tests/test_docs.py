@@ -188,6 +188,7 @@ def test_settings_blocks_are_read(page, language, tmp_path, monkeypatch):
         assert (
             any(origin.split(":")[0].endswith((file.name, "settings.secrets.toml")) for origin in snapshot.origins.values())
             or snapshot.model_settings
+            or snapshot.routes
         )
 
 

@@ -12,6 +12,7 @@ from llm_master.cli.completion import model_names
 
 if TYPE_CHECKING:
     from llm_master.settings.declared import Declared
+    from llm_master.settings.routes import RouteSettings
     from llm_master.snapshot import Snapshot
 
 
@@ -97,6 +98,9 @@ def explain(model: str, *, as_json: bool) -> None:
 
     try:
         engine = engine_for(None)
+        if (route := engine.snapshot.routes.get(model)) is not None:
+            _explain_route(model, route, as_json=as_json)
+            return
         target = engine.target(model)
     except LLMError as exc:
         fail(exc)
@@ -132,6 +136,17 @@ def explain(model: str, *, as_json: bool) -> None:
         return
     for name, text in story:
         click.echo(f"{name + ':':10}{text}")
+
+
+def _explain_route(name: str, route: RouteSettings, *, as_json: bool) -> None:
+    targets = [{"model": target.model, "weight": target.weight, "options": dict(target.options)} for target in route.targets]
+    if as_json:
+        print_json({"route": name, "strategy": route.strategy, "targets": targets})
+        return
+    click.echo(f"route:    {name}\nstrategy: {route.strategy}")
+    for number, target in enumerate(route.targets, 1):
+        options = "".join(f", {option}={value!r}" for option, value in target.options.items())
+        click.echo(f"target {number}: {target.model}, weight {target.weight:g}{options}")
 
 
 def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[str, str, str, str]]:
