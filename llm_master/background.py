@@ -64,7 +64,9 @@ def iterate_in_background(make: Callable[[], AsyncGenerator[T, None]]) -> Iterat
 def _start(make: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
     loop = _background_loop()
     if threading.current_thread() is _thread:
-        raise ConfigurationError("query_sync() was called inside its own event loop, where it would wait for itself: await query() there")
+        raise ConfigurationError(
+            "query_sync(), or another method without await, was called inside its own event loop, where it would wait for itself: await there"
+        )
     return asyncio.run_coroutine_threadsafe(make(), loop)
 
 
