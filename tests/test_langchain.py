@@ -593,6 +593,37 @@ def test_a_block_without_content_is_named() -> None:
         to_conversation([HumanMessage([{"type": "image", "mime_type": "image/png"}])])
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": "PATH"}},
+        {"type": "image_url", "image_url": "PATH"},
+        {"type": "image", "url": "PATH"},
+        {"type": "image", "base64": "PATH", "mime_type": "image/png"},
+        {"type": "image", "path": "PATH"},
+        {"type": "file", "url": "PATH"},
+        {"type": "file", "url": "file://PATH"},
+        {"type": "file", "file": {"path": "PATH"}},
+        {"type": "file", "file": {"file_data": "file://PATH"}},
+        {"type": "input_file", "file_url": "PATH"},
+        {"type": "audio", "url": "PATH"},
+        {"type": "input_audio", "input_audio": {"data": "file://PATH"}},
+        {"type": "text-plain", "url": "PATH"},
+        {"type": "non_standard", "value": {"type": "file", "path": "PATH"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [HumanMessage, SystemMessage])
+def test_no_block_reads_a_file_of_this_machine(
+    model: ChatLLMMaster, fault_server: FaultServer, tmp_path: Any, block: dict[str, Any], kind: Any
+) -> None:
+    (tmp_path / "secret.png").write_bytes(PNG)
+    written = json.loads(json.dumps(block).replace("PATH", str(tmp_path / "secret.png")))
+    with pytest.raises(InvalidRequestError, match=r"^messages\[0\]"):
+        model.invoke([kind([written])])
+    assert fault_server.requests == []
+
+
 def test_blocks_of_one_api_and_cache_marks_stay() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     own = {"type": "document", "source": {"type": "text", "data": "D", "media_type": "text/plain"}}

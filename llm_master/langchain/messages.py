@@ -13,6 +13,8 @@ import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
 from llm_master.errors import InvalidRequestError
+from llm_master.messages import MediaPolicy, has_media, normalized
+from llm_master.messages.parts import pending_in
 
 NATIVE = "_native"
 """Where an answer's own form is kept in ``additional_kwargs``; it has the same name in the messages of ``QueryLLM``."""
@@ -29,13 +31,35 @@ _NOT_SENT = frozenset(
 """Blocks of an assistant's turn that its ``tool_calls`` say as well, or that only their provider understands, who has them in its native form."""
 
 
+_ANY_SIZE = MediaPolicy(max_bytes=2**62)
+"""What is too big is said when it is sent, by what the provider takes."""
+
+
 def to_conversation(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """The conversation as ``QueryLLM`` takes it.
 
     Raises:
-        InvalidRequestError: A message, or a content block, of a kind that cannot be sent.
+        InvalidRequestError: A message, or a content block, of a kind that cannot be sent; a block that names a file of this machine.
     """
-    return [_message(message, f"messages[{position}]") for position, message in enumerate(messages)]
+    conversation = [_message(message, f"messages[{position}]") for position, message in enumerate(messages)]
+    _refuse_paths(conversation)
+    return conversation
+
+
+def _refuse_paths(conversation: list[dict[str, Any]]) -> None:
+    """Refuse what ``QueryLLM`` would read from this machine's files.
+
+    There a program names its own files. LangChain's blocks have no word for a path, and often are what a user of the program sent.
+    """
+    if not has_media(conversation):
+        return
+    for message in normalized(conversation, _ANY_SIZE):
+        content = message["content"]
+        for part in content if isinstance(content, list) else ():
+            if (pending := pending_in(part)) is not None and not pending.is_url:
+                raise pending.item.refused(
+                    "is a path, and files of this machine are not read for a block: give base64 with mime_type, or an http(s) URL"
+                )
 
 
 def _message(message: BaseMessage, where: str) -> dict[str, Any]:
@@ -124,8 +148,6 @@ def _image(block: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _audio(block: Mapping[str, Any], where: str) -> dict[str, Any]:
-    if not block.get("mime_type") and (data := _base64(block)) is not None:
-        return {"type": "input_audio", "input_audio": {"data": data}}
     return {"type": "audio", "source": _source(block, where)}
 
 
@@ -139,21 +161,19 @@ def _file(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     extras = block.get("extras") or block.get("metadata") or {}
     name = block.get("filename") or extras.get("filename") or extras.get("name")
     named = {"filename": name} if name else {}
-    if (data := _base64(block)) is not None and not block.get("mime_type"):
-        return {"type": "file", "file_data": data, **named}
     source = _source(block, where)
     return {"type": "file", "file_data" if source.startswith("data:") else "url": source, **named}
 
 
 def _source(block: Mapping[str, Any], where: str) -> str:
-    """The URL of a block, or its content as a ``data:`` URI; bare base64 where its media type is not said."""
+    """The URL of a block, or its content as a ``data:`` URI."""
     if isinstance(block.get("url"), str):
         return str(block["url"])
     data = _base64(block)
     if data is None:
         raise InvalidRequestError(f"{where}: a block of type {block['type']!r} has no content: give url, base64 with mime_type, or file_id")
-    media_type = block.get("mime_type")
-    return f"data:{media_type};base64,{data}" if media_type else data
+    # Where its media type is not said, what the bytes are tells.
+    return f"data:{block.get('mime_type') or 'application/octet-stream'};base64,{data}"
 
 
 def _base64(block: Mapping[str, Any]) -> str | None:
