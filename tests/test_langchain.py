@@ -258,6 +258,16 @@ def test_it_can_be_pickled_and_dumped(model: ChatLLMMaster) -> None:
     assert "config" not in model.model_dump()
 
 
+async def test_content_as_standard_blocks(model: ChatLLMMaster, fault_server: FaultServer) -> None:
+    fault_server.script(Fault(body=whole({"content": "Hi", "reasoning_content": "They greet."})))
+    blocks = ChatLLMMaster(model="trial/large", output_version="v1")
+    answer = await blocks.ainvoke("Hello")
+    assert [block["type"] for block in answer.content] == ["reasoning", "text"]
+    pieces = [piece async for piece in blocks.astream([HumanMessage("Hello"), answer, HumanMessage("Again")])]
+    assert "".join(block["text"] for block in added(pieces).content) == "echo 2: Again"
+    assert fault_server.requests[1].body["messages"][1] == {"role": "assistant", "content": "Hi"}
+
+
 # Callbacks.
 
 
