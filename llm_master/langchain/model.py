@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,7 +17,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, model_validator
 
 from llm_master.background import iterate_in_background, run_in_background
-from llm_master.dispatch.stream import LLMStream
 from llm_master.errors import InvalidOutputError, InvalidRequestError
 from llm_master.langchain.answers import INTEGRATION, to_chunks, to_message
 from llm_master.langchain.messages import to_conversation
@@ -187,10 +186,12 @@ class ChatLLMMaster(BaseChatModel):
         assert isinstance(response, LLMResponse)
         return ChatResult(generations=[ChatGeneration(message=to_message(response))])
 
-    def _chunks(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Any:
+    def _chunks(
+        self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         arguments = self._arguments(stop, given)
         keep = arguments.pop(KEEP_INVALID, False)
-        stream: LLMStream = QueryLLM(self.config).stream(messages=to_conversation(messages), **arguments)
+        stream = QueryLLM(self.config).stream(messages=to_conversation(messages), **arguments)
         return to_chunks(stream, keep_invalid=keep)
 
     def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
