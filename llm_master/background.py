@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
+import contextlib
+import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from llm_master.errors import ConfigurationError
@@ -23,15 +26,48 @@ def run_in_background(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     Raises:
         ConfigurationError: Called on the background loop itself, where waiting would never end.
     """
-    loop = _background_loop()
-    if threading.current_thread() is _thread:
-        raise ConfigurationError("query_sync() was called inside its own event loop, where it would wait for itself: await query() there")
-    future = asyncio.run_coroutine_threadsafe(make(), loop)
+    future = _start(make)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def iterate_in_background(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+    """Run an asynchronous generator on the background loop and yield what it yields.
+
+    It goes on while the caller is busy with an item. Left early, or interrupted, the iteration cancels it.
+
+    Raises:
+        ConfigurationError: As :func:`run_in_background`.
+    """
+    arrived: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+
+    async def pump() -> None:
+        try:
+            async with contextlib.aclosing(make()) as source:
+                async for item in source:
+                    arrived.put((item,))
+        finally:
+            arrived.put(None)
+
+    future = _start(pump)
+    try:
+        while (item := arrived.get()) is not None:
+            yield item[0]
+        future.result()
+    finally:
+        future.cancel()
+
+
+def _start(make: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+    loop = _background_loop()
+    if threading.current_thread() is _thread:
+        raise ConfigurationError(
+            "query_sync(), or another method without await, was called inside its own event loop, where it would wait for itself: await there"
+        )
+    return asyncio.run_coroutine_threadsafe(make(), loop)
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:

@@ -22,6 +22,7 @@ FLOORS = {
     "llm_master.__main__": 7,
     "llm_master.cli": 7,
     "llm_master.router": 6,
+    "llm_master.langchain": 6,
     "llm_master.query": 5,
     "llm_master.operations": 4.7,  # what the query object does beside querying
     "llm_master.asking": 4.8,  # from a query's arguments to a call
@@ -141,6 +142,8 @@ NAMES_ALLOWED = {
     ("dispatch/resolve.py", "groq"): "an example of a model's name in an error",
     ("dispatch/resolve.py", "openai"): "the same example",
     ("query.py", "openai"): "an example of a field in an error",
+    ("langchain/model.py", "openai"): "LangChain's function that makes a tool of anything has it in its name",
+    ("langchain/structured.py", "openai"): "the same, and the module of its parsers",
     ("cli/query.py", "groq"): "an example of a model's name in --help",
     ("cli/query.py", "openai"): "the same example, and one of a variable to set",
     ("cli/query.py", "mock"): "it answers where no key is set, and the command says so",
@@ -368,7 +371,7 @@ new_handlers = [h for h in logging.root.handlers if h not in handlers]
 for logger in list(logging.root.manager.loggerDict.values()):
     if getattr(logger, "name", "").startswith("llm_master"):
         new_handlers += logger.handlers
-heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click") if m in sys.modules]
+heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click", "langchain_core") if m in sys.modules]
 print(json.dumps({"events": events, "handlers": [repr(h) for h in new_handlers], "heavy": heavy}))
 """
 

@@ -98,8 +98,8 @@ def explain(model: str, *, as_json: bool) -> None:
 
     try:
         engine = engine_for(None)
-        if (route := engine.snapshot.routes.get(model)) is not None:
-            _explain_route(model, route, as_json=as_json)
+        if (declared := engine.snapshot.routes.get(model)) is not None:
+            _explain_route(model, declared, as_json=as_json)
             return
         target = engine.target(model)
     except LLMError as exc:
