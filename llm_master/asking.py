@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_master.dispatch.call import Call
@@ -39,6 +39,7 @@ def asked(
     """Check, resolve and translate a query and its fallbacks. Nothing is sent yet."""
     if moderation is not True and moderation:
         options["moderation"] = moderation  # the provider's own option of that name
+    asked_options = dict(options) if engine.hedger is not None else options
     route = engine.routes.get(model_name) if engine.routes and isinstance(model_name, str) else None
     falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
     given = dict(options) if falls_back else options
@@ -48,6 +49,9 @@ def asked(
         fallbacks = _fallbacks(engine, call, fallback_model, fallback_config, content, given)
         call.successors = call.successors or Successors()
         call.successors.add(fallbacks)
+    if engine.hedger is not None and not stream:
+        again = (lambda: engine.call(model_name, *content, dict(asked_options))) if route is None else None
+        call.again = lambda first: _hedge(first, again)
     if priority:
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
@@ -62,6 +66,21 @@ def asked(
         from llm_master import operations
 
         call.before = [*(call.before or ()), operations.judge(engine)]
+    return call
+
+
+def _hedge(first: Call, again: Callable[[], Call] | None) -> Call | None:
+    """A second call beside one that is slow: with a key of another quota, or of another target of its route."""
+    if first.lease is None:
+        return None
+    if again is None:
+        return first.successors.take(fallback=False) if first.successors is not None and first.successors.has_free() else None
+    quota = first.lease.slot.share.quota
+    others = {slot.state for slot in first.line.slots if slot.share.quota != quota}
+    if not others:
+        return None
+    call = again()
+    call.refused = frozenset(slot.state for slot in call.line.slots if slot.state not in others)
     return call
 
 

@@ -13,6 +13,7 @@ from llm_master.dispatch import resolve
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
 from llm_master.dispatch.health import Health
+from llm_master.dispatch.hedging import Hedger
 from llm_master.dispatch.hooks import Hooks
 from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
@@ -50,6 +51,7 @@ class Engine:
         # What is known of how targets do is shared by all routes that have them.
         self._health: dict[str, Health] = {}
         self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
+        self.hedger = Hedger(settings.hedge) if settings.hedge is not None else None
         hooked = settings.on_attempt is not None or settings.on_response is not None
         self._hooks = Hooks(settings.on_attempt, settings.on_response) if hooked else None
         self._resolver = Resolver(

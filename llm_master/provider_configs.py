@@ -51,6 +51,7 @@ class LLMConfig:
             ``max_concurrent`` (requests in flight to each provider that says nothing itself), ``moderation_model``,
             ``max_media_bytes`` (of one image or file that is sent), ``allow_private_urls`` (whether media may be fetched from
             private addresses), ``enable_fallback``, ``routes`` (name -> targets, see docs/routes.md),
+            ``hedge`` (the share of queries that may be asked twice, see docs/limits.md),
             ``on_attempt`` and ``on_response`` (hooks), ``log_level``, ``clock``.
 
     Raises:

@@ -168,6 +168,10 @@ class QueryLLM:
         )
         if stream:
             return await LLMStream(call).connect()
+        if call.again is not None:
+            from llm_master.dispatch.hedging import hedged
+
+            return await hedged(call, self._engine.hedger, call.again)  # type: ignore[arg-type, no-any-return]  # both are there, or none
         return await call.answer()  # type: ignore[no-any-return]
 
     def stream(

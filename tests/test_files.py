@@ -117,6 +117,7 @@ enable_fallback = true
 max_attempts = 4
 on_unsupported = "drop"
 log_level = "DEBUG"
+hedge = 0.05
 moderation_model = "omni-moderation-latest"
 max_media_bytes = 1000
 allow_private_urls = false
@@ -161,6 +162,7 @@ rpm = 1
         "max_attempts": 4,
         "on_unsupported": "drop",
         "log_level": "DEBUG",
+        "hedge": 0.05,
         "moderation_model": "omni-moderation-latest",
         "max_media_bytes": 1000,
         "allow_private_urls": False,
@@ -175,15 +177,15 @@ rpm = 1
     assert str(rows["groq/x"].input_price_per_million) == "0.1"
     assert rows["groq/x"].as_of == "2026-08-01"
     assert rows["groq/y"].lacks("vision")
-    assert found.models["groq/x"].origin == "llm_master.toml:12"
-    assert found.models["groq/new"].origin == "llm_master.toml:40"
+    assert found.models["groq/x"].origin == "llm_master.toml:13"
+    assert found.models["groq/new"].origin == "llm_master.toml:41"
     assert values(found.aliases) == {"fast": "groq/x", "4.1": {"model": "groq/y", "options": {"temperature": 0}}, "plain": "groq/z"}
-    assert found.aliases["4.1"].origin == "llm_master.toml:25"
+    assert found.aliases["4.1"].origin == "llm_master.toml:26"
     assert values(found.routes) == {
         "cheap": {"targets": ["groq/x", {"model": "mistral/y", "weight": 2}], "strategy": "round-robin", "stick": 60}
     }
     assert values(found.providers["groq"]) == {"rpm": 30, "max_concurrent": 3}
-    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:35"
+    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:36"
 
 
 SAMPLES = {

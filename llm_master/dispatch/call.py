@@ -59,6 +59,7 @@ class Call:
         "_translate",
         "_wait",
         "_why",
+        "again",
         "attempt",
         "before",
         "began",
@@ -123,6 +124,8 @@ class Call:
         self.how: How = "json_schema"
         # Whether to ask once more where the answer does not fit; None once that was done.
         self.repair: bool | None = False
+        # Makes the same call once more, for a hedge.
+        self.again: Callable[[Call], Call | None] | None = None
         # Who answers in its place where it fails: calls whose own receipts are not used.
         self.successors: Successors | None = None
         self.clock = clock

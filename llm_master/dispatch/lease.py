@@ -98,6 +98,7 @@ class Line:
     """All slots that can serve one model of one provider, and those who wait for one."""
 
     __slots__ = (
+        "__weakref__",
         "_input_ratio",
         "_output",
         "_room",

@@ -24,6 +24,11 @@ def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         raise ConfigurationError(f"{attribute.name} is {value!r}: give a whole number of at least 1")
 
 
+def _share(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give a share above 0 and up to 1, as 0.05 for five of a hundred")
+
+
 def _flag(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{attribute.name} is {value!r}: give True or False")
@@ -64,6 +69,7 @@ class Options:
     max_media_bytes: int = attrs.field(default=20 * 2**20, validator=_whole)
     allow_private_urls: bool = attrs.field(default=False, validator=_flag)
     log_level: str | None = attrs.field(default=None, validator=_level)
+    hedge: float | None = attrs.field(default=None, validator=_share)
     routes: tuple[tuple[str, RouteSettings], ...] = attrs.field(default=(), converter=routes_of)
     on_attempt: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     on_response: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)

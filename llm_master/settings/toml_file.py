@@ -33,6 +33,7 @@ from llm_master.settings.document import (
 from llm_master.settings.loops import loop_faults
 from llm_master.settings.toml_lines import locate
 
+SHARE = Kind(lambda value: NUMBER.fits(value) and 0 < value <= 1, "give a share above 0 and up to 1, as 0.05")
 _NAMES = Kind(lambda value: TEXT.fits(value) or TEXTS.fits(value), "give a string or a list of strings")
 
 KINDS: Mapping[str, Kind] = {
@@ -84,6 +85,7 @@ OPTIONS: Mapping[str, Kind] = {
     "default_model": NAME,
     "deadline": SECONDS,
     "enable_fallback": FLAG,
+    "hedge": SHARE,
     "max_attempts": COUNT,
     "on_unsupported": Kind(lambda value: value in ("error", "drop"), 'give "error" or "drop"'),
     "log_level": Kind(lambda value: isinstance(value, str), 'give a level, as "DEBUG"'),
