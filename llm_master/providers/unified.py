@@ -146,6 +146,10 @@ class UnifiedProvider(HTTPProvider):
     speech = speech
     """By which ``generate_map`` reaches it by name."""
 
+    async def list_models(self) -> list[str]:
+        """What ``/models`` lists."""
+        return await self.listed("/models")
+
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""
         return (await self.new_endpoint("/models", self.headers({})).get()).status == 200
