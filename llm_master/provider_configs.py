@@ -187,7 +187,7 @@ def _fields_of_rows(rows: Any) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(rows, Mapping) or not all(isinstance(name, str) and isinstance(own, Mapping) for name, own in rows.items()):
         raise ConfigurationError('rows is not of the form {"acme": {"max_retries": 0}}: give fields of ProviderConfig for each provider')
-    known = {field.alias for field in attrs.fields(ProviderConfig)} - {"name"}
+    known = {field.alias or field.name for field in attrs.fields(ProviderConfig)} - {"name"}
     for name, own in rows.items():
         for field in own.keys() - known:
             near = difflib.get_close_matches(str(field), known, 1)

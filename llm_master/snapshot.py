@@ -163,7 +163,9 @@ def _overlaid(
     for written in sorted(overlays, key=lambda name: name != "*"):
         name = aliases.get(canonical(written), canonical(written))
         if written != "*" and name not in rows:
-            faults.append(f"rows: there is no provider {written!r}: {_near(name, rows) or 'name one of PROVIDER_CONFIGS, or declare it first'}")
+            faults.append(
+                f"rows: there is no provider {written!r}: {_near(name, rows) or 'name one of PROVIDER_CONFIGS, or declare it first'}"
+            )
             continue
         for each in rows if written == "*" else (name,):
             declared.provider(each).update({field: Sourced(value, f"rows[{written!r}]") for field, value in overlays[written].items()})
