@@ -31,6 +31,7 @@ from llm_master.errors import (
 )
 from llm_master.messages import checked_conversation
 from llm_master.model_registry import ModelRegistry
+from llm_master.openai_arguments import as_dicts, rows, taken, wants_usage, without_empty
 from llm_master.provider_configs import LLMConfig
 from llm_master.query import QueryLLM
 from llm_master.rows import ProviderConfig, canonical
@@ -50,22 +51,6 @@ _LISTING = 30.0
 """Seconds that a provider's list of models may take."""
 
 _OTHER_KEY = (AuthenticationError, PermissionDeniedError, InsufficientFundsError, RateLimitError)
-
-_ELSEWHERE = {
-    "api_key": "give keys to the client: RotatingClient(api_keys={provider: [key]})",
-    "api_base": "set <PROVIDER>_API_BASE, or base_url in the provider's row",
-    "base_url": "set <PROVIDER>_API_BASE, or base_url in the provider's row",
-    "custom_llm_provider": 'name the provider in model, as in "provider/model"',
-    "extra_headers": "set headers in the provider's row, or <PROVIDER>_HEADERS",
-    "extra_query": "set query in the provider's row",
-    "max_retries": "give max_retries to the client",
-    "num_retries": "give max_retries to the client",
-    "fallbacks": "give fallback_model, a name or a list",
-}
-"""What other clients take with a call, and where it is said here. Sent on, it would be an option that no provider knows."""
-
-_OF_A_MESSAGE = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal", "function_call", "_native")
-"""What of a message that is an object goes back to a provider. An answer holds more, which APIs refuse in a request."""
 
 
 class RotatingClient:
@@ -124,11 +109,11 @@ class RotatingClient:
             )
         if usage_file_path is not None:
             logger.warning("usage_file_path: nothing is written to %s: the receipt of each answer says what it cost", usage_file_path)
-        keys = _without_empty(api_keys)
+        keys = without_empty(api_keys)
         self._abort = abort_on_callback_error
         config = LLMConfig(
             api_keys=keys,
-            rows=_rows(max_retries, ignore_models, whitelist_models, max_concurrent_requests_per_key),
+            rows=rows(max_retries, ignore_models, whitelist_models, max_concurrent_requests_per_key),
             deadline=global_timeout,
         )
         self._llm = QueryLLM(config)
@@ -218,7 +203,8 @@ class RotatingClient:
         **options: Any,
     ) -> ChunkStream:
         """:meth:`acompletion` with ``stream=True``."""
-        return self.acompletion(request, pre_request_callback, model=model, messages=messages, **{**options, "stream": True})
+        options.pop("stream", None)
+        return self.acompletion(request, pre_request_callback, model=model, messages=messages, stream=True, **options)
 
     async def aembedding(
         self,
@@ -267,7 +253,7 @@ class RotatingClient:
             given = "neither text nor messages is" if text is None else "both text and messages are"
             raise InvalidRequestError(f"{given} given: give one of them")
         if messages is not None:
-            return estimate_tokens(checked_conversation(_as_dicts(messages), None))
+            return estimate_tokens(checked_conversation(as_dicts(messages), None))
         if not isinstance(text, str):
             raise InvalidRequestError(f"text is a {type(text).__name__}: give a text")
         return text_tokens(text)
@@ -281,19 +267,18 @@ class RotatingClient:
         Raises:
             ConfigurationError: A provider that there is not, or that has no key or no address.
         """
-        rows = self._engine.snapshot.rows
-        name = next((name for name, row in rows.items() if canonical(provider) in (name, *map(canonical, row.aliases))), None)
+        known = self._engine.snapshot.rows
+        name = next((name for name, row in known.items() if canonical(provider) in (name, *map(canonical, row.aliases))), None)
         if name is None:
-            near = difflib.get_close_matches(canonical(provider), rows, 1)
+            near = difflib.get_close_matches(canonical(provider), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else "name one of PROVIDER_CONFIGS, or set its <PROVIDER>_API_BASE"
             raise ConfigurationError(f"there is no provider {provider!r}: {hint}")
-        row = rows[name]
+        row = known[name]
         models = await self._listed(name)
         if models is None:
-            known = (*self._engine.snapshot.models, *ModelRegistry.list_models())
-            models = [model.removeprefix(f"{name}/") for model in known if model.startswith(f"{name}/")]
-        models = dict.fromkeys([*models, *row.models])
-        return [f"{name}/{model}" for model in models if _is_asked(row, name, model)]
+            registered = (*self._engine.snapshot.models, *ModelRegistry.list_models())
+            models = [model.removeprefix(f"{name}/") for model in registered if model.startswith(f"{name}/")]
+        return [f"{name}/{model}" for model in dict.fromkeys([*models, *row.models]) if _is_asked(row, name, model)]
 
     @overload
     async def get_all_available_models(self, *, grouped: Literal[True] = True) -> dict[str, list[str]]: ...
@@ -316,7 +301,7 @@ class RotatingClient:
 
     async def _complete(self, request: Any, callback: Callback | None, arguments: dict[str, Any]) -> ChatCompletion:
         arguments = await self._called_back(request, callback, arguments)
-        model, messages = _taken(arguments, stream=False)
+        model, messages = taken(arguments, stream=False)
         response = await self._llm.query(model, messages, **arguments)
         from llm_master import openai_objects
 
@@ -324,8 +309,8 @@ class RotatingClient:
 
     async def _open(self, request: Any, callback: Callback | None, arguments: dict[str, Any]) -> AsyncIterator[ChatCompletionChunk]:
         arguments = await self._called_back(request, callback, arguments)
-        include_usage = _wants_usage(arguments)
-        model, messages = _taken(arguments, stream=True)
+        include_usage = wants_usage(arguments)
+        model, messages = taken(arguments, stream=True)
         stream: LLMStream = await self._llm.stream(model, messages, **arguments).connect()
         from llm_master import openai_objects
 
@@ -408,82 +393,6 @@ class ChunkStream:
         if opening is not None:
             self._chunks = await opening()
         return self
-
-
-def _without_empty(api_keys: Any) -> Any:
-    """The keys without empty ones, and without providers that have no other; what is no mapping is refused by the settings."""
-    if not isinstance(api_keys, Mapping):
-        return api_keys
-    found: dict[Any, Any] = {}
-    for name, keys in api_keys.items():
-        if isinstance(keys, (list, tuple)):
-            keys = [key for key in keys if key is not None and not (isinstance(key, str) and not key.strip())]
-        if keys is not None and keys != [] and not (isinstance(keys, str) and not keys.strip()):
-            found[name] = keys
-    return found
-
-
-def _rows(max_retries: Any, ignored: Any, wanted: Any, concurrent: Any) -> dict[str, dict[str, Any]]:
-    """The client's settings as fields of rows."""
-    rows: dict[str, dict[str, Any]] = {}
-    if max_retries is not None:
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-            raise ConfigurationError(f"max_retries is {max_retries!r}: give a whole number of at least 0 (0 means one send)")
-        rows["*"] = {"max_retries": max_retries}
-    for argument, field, given in (
-        ("ignore_models", "ignore_models", ignored),
-        ("whitelist_models", "whitelist_models", wanted),
-        ("max_concurrent_requests_per_key", "max_concurrent_per_key", concurrent),
-    ):
-        if given is not None and not isinstance(given, Mapping):
-            raise ConfigurationError(f"{argument} is a {type(given).__name__}: give a dict by provider")
-        for name, value in (given or {}).items():
-            rows.setdefault(name, {})[field] = value
-    return rows
-
-
-def _taken(arguments: dict[str, Any], *, stream: bool) -> tuple[Any, Any]:
-    """Model and messages of a call, taken out of its arguments; what is left is for ``query``.
-
-    Raises:
-        InvalidRequestError: An argument that is said elsewhere here, or cannot be carried.
-    """
-    for name in arguments.keys() & _ELSEWHERE.keys():
-        raise InvalidRequestError(f"{name!r} is no argument of a call here: {_ELSEWHERE[name]}")
-    if bool(arguments.pop("stream", False)) is not stream:
-        raise InvalidRequestError("pre_request_callback changed stream, which the caller relies on: leave it as it is")
-    if not stream and arguments.get("stream_options") is not None:
-        raise InvalidRequestError("stream_options is given without stream=True: give both, or neither")
-    if stream and arguments.get("n") not in (None, 1):
-        raise InvalidRequestError(f"n is {arguments['n']!r}: of a stream there is one choice: leave n out, or stream")
-    return arguments.pop("model", None), _as_dicts(arguments.pop("messages", None))
-
-
-def _wants_usage(arguments: dict[str, Any]) -> bool:
-    """Whether ``stream_options`` asks for the usage. It is asked for in any case, so that only other options are left there."""
-    options = arguments.pop("stream_options", None)
-    if options is None:
-        return False
-    if not isinstance(options, Mapping):
-        raise InvalidRequestError(f'stream_options is a {type(options).__name__}: give a dict, as {{"include_usage": True}}')
-    if options.keys() - {"include_usage"}:
-        arguments["stream_options"] = {**options, "include_usage": True}
-    return bool(options.get("include_usage"))
-
-
-def _as_dicts(messages: Any) -> Any:
-    """Messages that are objects, as those of earlier answers, as dicts."""
-    if not isinstance(messages, (list, tuple)) or not any(hasattr(message, "model_dump") for message in messages):
-        return messages
-    return [_as_dict(message) if hasattr(message, "model_dump") else message for message in messages]
-
-
-def _as_dict(message: Any) -> dict[str, Any]:
-    dumped: Mapping[str, Any] = message.model_dump(exclude_none=True)
-    kept = {name: dumped[name] for name in _OF_A_MESSAGE if name in dumped}
-    if "content" not in kept:
-        kept["content"] = None if "tool_calls" in kept else ""
-    return kept
 
 
 def _is_asked(row: ProviderConfig, name: str, model: str) -> bool:

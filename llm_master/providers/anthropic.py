@@ -89,7 +89,9 @@ class AnthropicProvider(HTTPProvider):
 
     async def list_models(self) -> list[str]:
         """What ``/models`` lists (https://docs.anthropic.com/en/api/models-list); a page holds 1000 at most."""
-        return await self.listed("/models?limit=1000")
+        from llm_master.providers.listing import listed
+
+        return await listed(self, "/models?limit=1000")
 
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Anthropic's words.

@@ -90,7 +90,9 @@ class GeminiProvider(HTTPProvider):
 
     async def list_models(self) -> list[str]:
         """What ``/models`` lists (https://ai.google.dev/api/models#method:-models.list); a page holds 1000 at most."""
-        return [name.removeprefix("models/") for name in await self.listed("/models?pageSize=1000")]
+        from llm_master.providers.listing import listed
+
+        return [name.removeprefix("models/") for name in await listed(self, "/models?pageSize=1000")]
 
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Gemini's words.

@@ -135,20 +135,6 @@ class HTTPProvider(BaseLLMProvider):
             raise self.refused(answer, model, endpoint)
         return answer
 
-    async def listed(self, path: str) -> list[str]:
-        """The ids in a list of models, which is free everywhere.
-
-        Raises:
-            ProviderError: The provider refused it, could not be reached, or answered no such list.
-        """
-        from llm_master.providers.listing import read_models
-
-        endpoint = self.new_endpoint(path, self.headers({}))
-        answer = await endpoint.get()
-        if not 200 <= answer.status < 300:
-            raise self.refused(answer, "", endpoint)
-        return read_models(answer.body, status=answer.status, request_id=request_id(answer.headers))
-
     def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
         """An endpoint below the row's ``base_url``. A row's own header replaces ours, however it is spelt."""
         config = self.config

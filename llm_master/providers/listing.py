@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import error_under_200, unreadable
+from llm_master.providers.failures import BAD_JSON, request_id
+from llm_master.providers.http import HTTPProvider, error_under_200, unreadable
 
 
 class ListedModel(msgspec.Struct):
@@ -31,6 +31,19 @@ class ModelList(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(ModelList | list[ListedModel | str]).decode
+
+
+async def listed(provider: HTTPProvider, path: str) -> list[str]:
+    """The ids in a provider's list of models, which is free everywhere.
+
+    Raises:
+        ProviderError: The provider refused it, could not be reached, or answered no such list.
+    """
+    endpoint = provider.new_endpoint(path, provider.headers({}))
+    answer = await endpoint.get()
+    if not 200 <= answer.status < 300:
+        raise provider.refused(answer, "", endpoint)
+    return read_models(answer.body, status=answer.status, request_id=request_id(answer.headers))
 
 
 def read_models(body: bytes, *, status: int, request_id: str | None) -> list[str]:

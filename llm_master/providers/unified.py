@@ -148,7 +148,9 @@ class UnifiedProvider(HTTPProvider):
 
     async def list_models(self) -> list[str]:
         """What ``/models`` lists."""
-        return await self.listed("/models")
+        from llm_master.providers.listing import listed
+
+        return await listed(self, "/models")
 
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""
