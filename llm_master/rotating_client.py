@@ -276,8 +276,8 @@ class RotatingClient:
         row = known[name]
         models = await self._listed(name)
         if models is None:
-            registered = (*self._engine.snapshot.models, *ModelRegistry.list_models())
-            models = [model.removeprefix(f"{name}/") for model in registered if model.startswith(f"{name}/")]
+            own = [model for model in self._engine.snapshot.models if model.startswith(f"{name}/")]
+            models = [model.partition("/")[2] if "/" in model else model for model in (*own, *ModelRegistry.list_models(name))]
         return [f"{name}/{model}" for model in dict.fromkeys([*models, *row.models]) if _is_asked(row, name, model)]
 
     @overload
