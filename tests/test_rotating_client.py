@@ -319,15 +319,14 @@ async def test_a_bad_key_is_changed_for_another(client, trial):
 
 async def test_keys_of_the_client_stand_in_place_of_the_environments(trial, monkeypatch):
     monkeypatch.setenv("TRIAL_API_KEY", "sk-environment-0123456789")
-    await RotatingClient(api_keys={"trial": KEYS[0]}).acompletion(model="trial/large", messages=HELLO)
-    await RotatingClient(api_keys={"trial": ["", None, "  "]}).acompletion(model="trial/large", messages=HELLO)
+    trial.accept(keys={"own": KEYS[0], "environment": "sk-environment-0123456789"})
+    for keys in (KEYS[0], ["", None, KEYS[0]], ["", None, "  "], None):
+        await RotatingClient(api_keys={"trial": keys}).acompletion(model="trial/large", messages=HELLO)
     await RotatingClient().acompletion(model="trial/large", messages=HELLO)
-    assert [seen.key[-4:] for seen in trial.requests] == ["6789"] * 3
-    trial.reset()
-    trial.accept(keys={"own": KEYS[0]})
-    await RotatingClient(api_keys={"trial": KEYS[0]}).acompletion(model="trial/large", messages=HELLO)
+    assert [seen.key for seen in trial.requests] == ["own", "own", "environment", "environment", "environment"]
+    trial.accept(keys=KEYS[1:])
     with pytest.raises(AuthenticationError):
-        await RotatingClient(api_keys={"trial": []}).acompletion(model="trial/large", messages=HELLO)
+        await RotatingClient(api_keys={"trial": KEYS[0]}).acompletion(model="trial/large", messages=HELLO)
 
 
 async def test_a_provider_that_only_an_address_makes(fault_server, monkeypatch):
@@ -559,10 +558,11 @@ async def test_lists_of_other_wire_formats(server, monkeypatch):
     monkeypatch.setenv("GEMINI_API_BASE", server.base_url)
     monkeypatch.setenv("ANTHROPIC_API_BASE", server.base_url)
     client = RotatingClient(api_keys={"gemini": KEYS[0], "anthropic": KEYS[0]})
-    server.script({"models": [{"name": "models/gemini-9", "displayName": "Nine"}]})
+    server.answer_json({"models": [{"name": "models/gemini-9", "displayName": "Nine"}]})
     assert await client.get_available_models("gemini") == ["gemini/gemini-9"]
-    server.script({"data": [{"type": "model", "id": "claude-9", "display_name": "Nine"}], "has_more": False})
+    server.answer_json({"data": [{"type": "model", "id": "claude-9", "display_name": "Nine"}], "has_more": False})
     assert await client.get_available_models("anthropic") == ["anthropic/claude-9"]
+    assert [request.path.partition("?")[2] for request in server.requests] == ["pageSize=1000", "limit=1000"]
 
 
 async def test_a_provider_that_has_no_list_offers_what_is_known():
