@@ -96,10 +96,14 @@ def take(
     given: dict[str, tuple[str, ...]] = {}
     for name, own in api_keys:
         known = aliases.get(canonical(name), canonical(name))
+        if known not in rows:
+            # Whoever gathers keys by their variables has providers by the variables' names.
+            variable = f"{known.upper()}_API_KEY"
+            known = next((other for other, row in rows.items() if variable in row.api_key_env), known)
         if known in rows:
             given[known] = given.get(known, ()) + own
         else:
-            hint = _near(name, rows) or "name one of PROVIDER_CONFIGS, or declare it first"
+            hint = _near(name, rows) or "name one of PROVIDER_CONFIGS, declare it first, or leave it out"
             faults.append(f"api_keys: there is no provider {name!r}: {hint}")
     faults += [
         f"{own[0].origin}: there is no provider {name!r} to have this key: {_near(name, rows) or 'declare it, with its address'}"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dotenv import load_dotenv
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from servers.documented import SENTENCE
 
 from llm_master import (
     PROVIDER_CONFIGS,
@@ -39,6 +42,7 @@ from llm_master import (
     Usage,
 )
 from llm_master.openai_objects import FINISH_REASONS
+from llm_master.rows import base_variable
 from llm_master.testing import Fault
 
 KEYS = ["sk-first-0123456789", "sk-second-0123456789"]
@@ -78,6 +82,96 @@ def accumulated(chunks):
             said["finish_reason"] = choice.finish_reason or said["finish_reason"]
     said["calls"] = [said["calls"][index] for index in sorted(said["calls"])]
     return said
+
+
+# The examples of the client that people know, as they stand there but for the import path
+
+
+@pytest.fixture
+def guide(documented, monkeypatch):
+    """All providers are one server. Keys and addresses come from the environment, as in the guide."""
+    for row in PROVIDER_CONFIGS.values():
+        if row.name != "mock":
+            monkeypatch.setenv(base_variable(row), documented.base_url)
+    for name in ("GEMINI_API_KEY_1", "GEMINI_API_KEY_2", "GOOGLE_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "PROXY_API_KEY"):
+        monkeypatch.setenv(name, f"a-key-{name.lower()}")
+    for name in [name for name in os.environ if "_API_KEY" in name and not os.environ[name].startswith("a-key-")]:
+        monkeypatch.delenv(name)
+    return documented
+
+
+def keys_of_the_environment():
+    load_dotenv()
+    api_keys = {}
+    for key, value in os.environ.items():
+        if (key.endswith("_API_KEY") or "_API_KEY_" in key) and key != "PROXY_API_KEY":
+            provider = key.split("_API_KEY")[0].lower()
+            if provider not in api_keys:
+                api_keys[provider] = []
+            api_keys[provider].append(value)
+    return api_keys
+
+
+async def test_the_client_is_made_with_every_argument(guide, caplog):
+    api_keys = keys_of_the_environment()
+    oauth_credentials = {}
+    client = RotatingClient(
+        api_keys=api_keys,
+        oauth_credentials=oauth_credentials,
+        max_retries=2,
+        usage_file_path="key_usage.json",
+        configure_logging=True,
+        global_timeout=30,
+        abort_on_callback_error=True,
+        litellm_provider_params={},
+        ignore_models={},
+        whitelist_models={},
+        enable_request_logging=False,
+        max_concurrent_requests_per_key={},
+    )
+    assert [len(client._engine.snapshot.keys[name]) for name in ("gemini", "openai", "anthropic", "groq")] == [3, 1, 1, 0]
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["usage_file_path"]
+    response = await client.acompletion(model="openai/gpt-4.1", messages=[{"role": "user", "content": "Hello!"}])
+    assert response.choices[0].message.content == SENTENCE
+    await client.close()
+
+
+@pytest.mark.parametrize("model", ["gemini/gemini-1.5-flash", "gemini/gemini-2.5-flash", "openai/gpt-4.1", "anthropic/claude-sonnet-4-5"])
+async def test_a_request(guide, model):
+    api_keys = keys_of_the_environment()
+    async with RotatingClient(api_keys=api_keys, max_retries=2) as client:
+        response = await client.acompletion(model=model, messages=[{"role": "user", "content": "Hello!"}])
+        print(response)
+    assert type(response) is ChatCompletion
+    assert response.choices[0].message.content == SENTENCE
+    assert response.choices[0].finish_reason == "stop"
+    assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens
+
+
+@pytest.mark.parametrize("model", ["gemini/gemini-1.5-flash", "openai/gpt-4.1", "anthropic/claude-sonnet-4-5"])
+async def test_a_streamed_request(guide, model):
+    api_keys = keys_of_the_environment()
+    chunks = []
+    async with RotatingClient(api_keys=api_keys) as client:
+        response_stream = await client.acompletion(
+            model=model, messages=[{"role": "user", "content": "Tell me a long story."}], stream=True
+        )
+        async for chunk in response_stream:
+            print(chunk)
+            chunks.append(chunk)
+    said = accumulated(chunks)
+    assert (said["content"], said["finish_reason"], said["usage"]) == (SENTENCE, "stop", None)
+
+
+async def test_embeddings_counts_and_models_of_the_guide(guide):
+    client = RotatingClient(api_keys=keys_of_the_environment())
+    embeddings = await client.aembedding(model="openai/text-embedding-3-small", input=["Hello"])
+    assert len(embeddings.data) == 1
+    assert client.token_count(model="openai/gpt-4.1", text="Hello") == 2
+    assert client.token_count(model="openai/gpt-4.1", messages=[{"role": "user", "content": "Hello"}]) > 2
+    assert isinstance(await client.get_available_models("gemini"), list)
+    assert list(await client.get_all_available_models(grouped=True)) == ["openai", "anthropic", "gemini"]
+    assert isinstance(await client.get_all_available_models(grouped=False), list)
 
 
 # Whole answers
@@ -336,7 +430,7 @@ async def test_a_provider_that_only_an_address_makes(fault_server, monkeypatch):
     assert fault_server.requests[0].key.endswith("6789")
 
 
-@pytest.mark.parametrize(("name", "alias"), [("gemini", "GoogleAI")])
+@pytest.mark.parametrize(("name", "alias"), [("gemini", "GoogleAI"), ("gemini", "google"), ("together", "together_ai")])
 def test_a_provider_by_its_other_name(name, alias):
     client = RotatingClient(api_keys={alias: KEYS})
     assert len(client._engine.snapshot.keys[name]) == 2
