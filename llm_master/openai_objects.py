@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, ValidationError
 
 from llm_master.dispatch.stream import LLMStream
-from llm_master.media import Citation, Image, to_data_uri
+from llm_master.media import Audio, Citation, Image, to_data_uri
 from llm_master.results import EmbeddingResponse
 from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEvent, TextDelta, ToolCallDelta, Usage
 
@@ -53,8 +53,8 @@ _NOTHING = _Raw()
 def completion(response: LLMResponse) -> ChatCompletion:
     """A whole answer.
 
-    Of a body that is a chat completion itself everything is kept that ours does not say otherwise: further choices,
-    ``logprobs``, fields of the provider's own.
+    Of a body that is a chat completion itself all of its choices are kept, with ``logprobs`` and what else the provider says
+    in them; only what ours knows better stands in their place.
     """
     raw = _raw(response)
     choices = [choice for choice in raw.choices if isinstance(choice, dict)] if isinstance(raw.choices, list) else []
@@ -62,13 +62,13 @@ def completion(response: LLMResponse) -> ChatCompletion:
     fields: dict[str, Any] = {
         "id": raw.id if isinstance(raw.id, str) and raw.id else _new_id(),
         "object": "chat.completion",
-        "created": raw.created if isinstance(raw.created, int) else int(time.time()),
+        "created": int(raw.created) if isinstance(raw.created, (int, float)) else int(time.time()),
         "model": _model(response),
         "choices": [
             {
+                **first,
                 "index": 0,
                 "message": _message(response, first.get("message")),
-                "logprobs": first.get("logprobs"),
                 **_finished(response.finish_reason, calls=bool(response.tool_calls)),
             },
             *(_further(index, choice) for index, choice in enumerate(choices[1:], 1)),
@@ -195,16 +195,10 @@ def _message(response: LLMResponse, raw: Any) -> dict[str, Any]:
     if isinstance(raw, dict):
         message = {**raw, **message}
         message.pop("tool_calls", None)
-    else:
-        message |= _beside(response)
-        if response.audio is not None:
-            audio = response.audio
-            message["audio"] = {
-                "id": audio.id or "",
-                "data": base64.b64encode(audio.data).decode(),
-                "transcript": audio.transcript or "",
-                "expires_at": None,
-            }
+    elif response.audio is not None:
+        message["audio"] = _audio(response.audio)
+    for name, found in _beside(response).items():
+        message[name] = message.get(name) or found
     if message.get("content") is not None or not (message.get("refusal") or message.get("audio")):
         # With a refusal or with audio, the text that ours has is theirs.
         message["content"] = response.content or (None if response.tool_calls else "")
@@ -217,6 +211,11 @@ def _message(response: LLMResponse, raw: Any) -> dict[str, Any]:
         # Signed thoughts and the like, which this provider wants back in the next turn.
         message["_native"] = response.native
     return message
+
+
+def _audio(audio: Audio) -> dict[str, Any]:
+    data = base64.b64encode(audio.data).decode()
+    return {"id": audio.id or "", "data": data, "transcript": audio.transcript or "", "expires_at": None}
 
 
 def _further(index: int, choice: dict[str, Any]) -> dict[str, Any]:

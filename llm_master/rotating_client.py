@@ -203,7 +203,8 @@ class RotatingClient:
         **options: Any,
     ) -> ChunkStream:
         """:meth:`acompletion` with ``stream=True``."""
-        options.pop("stream", None)
+        if options.pop("stream", True) is not True:
+            raise InvalidRequestError("astream() returns the answer in pieces: leave stream out, or take acompletion()")
         return self.acompletion(request, pre_request_callback, model=model, messages=messages, stream=True, **options)
 
     async def aembedding(
@@ -268,9 +269,9 @@ class RotatingClient:
             ConfigurationError: A provider that there is not, or that has no key or no address.
         """
         known = self._engine.snapshot.rows
-        name = next((name for name, row in known.items() if canonical(provider) in (name, *map(canonical, row.aliases))), None)
+        name = next((name for name, row in known.items() if canonical(str(provider)) in (name, *map(canonical, row.aliases))), None)
         if name is None:
-            near = difflib.get_close_matches(canonical(provider), known, 1)
+            near = difflib.get_close_matches(canonical(str(provider)), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else "name one of PROVIDER_CONFIGS, or set its <PROVIDER>_API_BASE"
             raise ConfigurationError(f"there is no provider {provider!r}: {hint}")
         row = known[name]
@@ -340,8 +341,8 @@ class RotatingClient:
             except InvalidRequestError as exc:
                 logger.debug("%s", exc)
                 return None
-            except (LLMError, TimeLimitPassed) as exc:
-                failure = exc
+            except Exception as exc:
+                failure = exc  # told below
                 if not isinstance(exc, _OTHER_KEY):
                     break
         said = f"no answer within {_LISTING:g} s" if isinstance(failure, TimeLimitPassed) else f"{type(failure).__name__}: {failure}"
