@@ -73,6 +73,7 @@ class LLMConfig:
         # Hashable, since settings are compared by it.
         self._api_keys = _keys_of_providers(api_keys)
         self._rows = _fields_of_rows(rows)
+        self._rows_to_compare = _hashable(self._rows)
         self._fields = fields
         self._check(fields)
 
@@ -147,7 +148,7 @@ class LLMConfig:
 
     def fingerprint(self) -> tuple[Any, ...]:
         """Equal for settings that were given equal fields; the environment and the files are compared apart."""
-        return (self._config_file, self._api_keys, _hashable(self._rows), *sorted(self._fields.items(), key=lambda item: item[0]))
+        return (self._config_file, self._api_keys, self._rows_to_compare, *sorted(self._fields.items(), key=lambda item: item[0]))
 
     def validate(self) -> dict[str, bool]:
         """Whether each provider could be asked: it has its key, or needs none, and has an address."""

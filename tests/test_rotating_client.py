@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from dotenv import load_dotenv
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from servers.documented import SENTENCE, SOURCES
@@ -41,7 +43,7 @@ from llm_master import (
     UnknownModelError,
     Usage,
 )
-from llm_master.openai_objects import FINISH_REASONS
+from llm_master.openai_objects import FINISH_REASONS, completion
 from llm_master.rows import base_variable
 from llm_master.testing import Fault
 
@@ -333,6 +335,55 @@ async def test_chunks_accumulate_to_the_whole_answer(cls):
     assert said["finish_reason"] == whole.choices[0].finish_reason == "tool_calls"
     assert said["usage"] == whole.usage
     assert said["usage"].completion_tokens_details.reasoning_tokens == 2
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.text(max_size=5),
+        st.builds(ReasoningDelta, st.text(max_size=5)),
+        st.lists(st.text(max_size=5), max_size=3),
+        st.builds(ToolCallDelta, st.integers(0, 2), st.none(), st.none(), st.sampled_from(["", "{", '"a"', ": 1}"])),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    pieces=PIECES,
+    reason=st.sampled_from([None, "stop", "STOP", "max_tokens", "tool_use"]),
+    counts=st.tuples(*[st.none() | st.integers(0, 9)] * 2),
+)
+def test_whatever_comes_in_chunks_is_the_whole(pieces, reason, counts):
+    class Any(BaseLLMProvider):
+        async def generate(self, messages, model, **options):
+            raise AssertionError
+
+        async def stream(self, messages, model, **options):
+            begun = set()
+            for piece in pieces:
+                if isinstance(piece, ToolCallDelta) and piece.index not in begun:
+                    begun.add(piece.index)
+                    yield ToolCallDelta(piece.index, f"id-{piece.index}", "f")
+                yield piece
+            yield StreamEnd(finish_reason=reason, usage=Usage(*counts))
+
+    async def ask():
+        stream = QueryLLM().stream("any/m", HELLO)
+        async for _ in stream:
+            pass
+        asked = {"model": "any/m", "messages": HELLO, "stream_options": {"include_usage": True}}
+        return completion(stream.response), [chunk async for chunk in RotatingClient().astream(**asked)]
+
+    PROVIDER_CONFIGS["any"] = ProviderConfig(provider_class=Any, requires_key=False)
+    whole, chunks = asyncio.run(ask())
+    said, (choice,) = accumulated(chunks), whole.choices
+    assert said["content"] == (choice.message.content or "")
+    assert said["reasoning"] == (getattr(choice.message, "reasoning_content", None) or "")
+    calls = [{"id": call.id, **call.function.model_dump()} for call in choice.message.tool_calls or ()]
+    assert said["calls"] == calls
+    assert (said["finish_reason"], said["usage"]) == (choice.finish_reason, whole.usage)
+    assert [len(chunk.choices) for chunk in chunks[:-1]] == [1] * (len(chunks) - 1)
 
 
 async def test_what_only_this_provider_understands_goes_back_to_it():
