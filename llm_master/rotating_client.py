@@ -62,7 +62,7 @@ class RotatingClient:
         api_keys: Provider -> its keys, which are used instead of those of the environment. Empty ones are skipped.
         oauth_credentials: Not here; there may be none.
         max_retries: Repetitions after a failure that may pass; the providers' rows say if ``None`` (2).
-        usage_file_path: Nothing is written to it, which is logged: the receipt of each answer has its cost.
+        usage_file_path: Nothing is written to it, which is logged: answers of ``QueryLLM`` have their cost.
         configure_logging: Either is true here: the library sets no handler, and its log reaches the program's own.
         global_timeout: Seconds for one call with all its waits and repetitions; the settings say if ``None`` (600).
         abort_on_callback_error: Whether a call fails whose ``pre_request_callback`` raises; else that is logged.
@@ -108,7 +108,7 @@ class RotatingClient:
                 "enable_request_logging: requests are not written to files: set LOG_LEVEL=DEBUG, which logs each attempt"
             )
         if usage_file_path is not None:
-            logger.warning("usage_file_path: nothing is written to %s: the receipt of each answer says what it cost", usage_file_path)
+            logger.warning("usage_file_path: nothing is written to %s: answers of QueryLLM have their cost, and a receipt", usage_file_path)
         keys = without_empty(api_keys)
         self._abort = abort_on_callback_error
         config = LLMConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import os
 import struct
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from servers.documented import SENTENCE, SOURCES
+from servers.scripted import FOREVER
 
 from llm_master import (
     PROVIDER_CONFIGS,
@@ -38,6 +40,7 @@ from llm_master import (
     RotatingClient,
     ServerError,
     StreamEnd,
+    StreamInterruptedError,
     ToolCall,
     ToolCallDelta,
     UnknownModelError,
@@ -458,6 +461,54 @@ async def test_a_stream_that_is_left_gives_its_connection_free(client, trial):
     await stream.aclose()
     assert [chunk async for chunk in stream] == []
     assert (await client.acompletion(model="trial/large", messages=HELLO)).choices[0].message.content == "echo 2: Hello"
+
+
+@pytest.mark.parametrize("how", ["dropped", "awaited and dropped", "cancelled"])
+async def test_a_stream_that_nobody_holds_any_more_is_closed(server, how):
+    PROVIDER_CONFIGS["trial"] = ProviderConfig(base_url=server.base_url)
+    client = RotatingClient(api_keys={"trial": KEYS}, max_concurrent_requests_per_key={"trial": 1})
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "Hi"}}]})
+    server.answer_sse(f"data: {event}\n\n", FOREVER)
+    stream = client.astream(model="trial/large", messages=HELLO)
+    if how == "awaited and dropped":
+        await stream
+    else:
+        while not (await anext(stream)).choices[0].delta.content:
+            pass
+    if how == "cancelled":
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.02)
+    del stream
+    gc.collect()
+    assert await server.until_open(0)
+    server.answer_json(whole_body({"content": "Free"}), times=None)
+    answers = await asyncio.gather(*(client.acompletion(model="trial/large", messages=HELLO) for _ in range(4)))
+    assert {answer.choices[0].message.content for answer in answers} == {"Free"}
+
+
+async def test_what_breaks_a_stream_is_raised_with_what_came(client, trial):
+    trial.script(Fault(answer="one two three four", close_after=700))
+    came = []
+    with pytest.raises(StreamInterruptedError) as caught:
+        async for chunk in client.astream(model="trial/large", messages=HELLO):
+            came.append(chunk)
+    assert accumulated(came)["content"] == caught.value.response.content
+    assert accumulated(came)["finish_reason"] is None
+
+
+async def test_many_at_once_each_get_their_own(trial):
+    client = RotatingClient(api_keys={"trial": KEYS}, max_concurrent_requests_per_key={"trial": 4})
+
+    async def ask(number):
+        messages = [{"role": "user", "content": f"number {number}"}]
+        if number % 2:
+            return accumulated([chunk async for chunk in await client.acompletion(model="trial/large", messages=messages, stream=True)])[
+                "content"
+            ]
+        return (await client.acompletion(model="trial/large", messages=messages)).choices[0].message.content
+
+    answers = await asyncio.gather(*map(ask, range(40)))
+    assert [answer.partition(": ")[2] for answer in answers] == [f"number {number}" for number in range(40)]
 
 
 async def test_nothing_is_sent_for_a_stream_that_nobody_reads(client, trial):
