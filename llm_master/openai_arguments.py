@@ -38,7 +38,7 @@ def without_empty(api_keys: Any) -> Any:
     return found
 
 
-def rows(max_retries: Any, ignored: Any, wanted: Any, concurrent: Any) -> dict[str, dict[str, Any]]:
+def row_fields(max_retries: Any, ignored: Any, wanted: Any, concurrent: Any) -> dict[str, dict[str, Any]]:
     """The client's settings as fields of rows."""
     found: dict[str, dict[str, Any]] = {}
     if max_retries is not None:

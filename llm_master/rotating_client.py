@@ -31,7 +31,7 @@ from llm_master.errors import (
 )
 from llm_master.messages import checked_conversation
 from llm_master.model_registry import ModelRegistry
-from llm_master.openai_arguments import as_dicts, rows, taken, wants_usage, without_empty
+from llm_master.openai_arguments import as_dicts, row_fields, taken, wants_usage, without_empty
 from llm_master.provider_configs import LLMConfig
 from llm_master.query import QueryLLM
 from llm_master.rows import ProviderConfig, canonical
@@ -113,7 +113,7 @@ class RotatingClient:
         self._abort = abort_on_callback_error
         config = LLMConfig(
             api_keys=keys,
-            rows=rows(max_retries, ignore_models, whitelist_models, max_concurrent_requests_per_key),
+            rows=row_fields(max_retries, ignore_models, whitelist_models, max_concurrent_requests_per_key),
             deadline=global_timeout,
         )
         self._llm = QueryLLM(config)
