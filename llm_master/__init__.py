@@ -69,6 +69,7 @@ _HOMES = {
     "llm_master.providers": ("BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "extract_prompt"),
     "llm_master.query": ("LLMStream", "QueryLLM"),
     "llm_master.router": ("Router",),
+    "llm_master.rotating_client": ("RotatingClient",),
     "llm_master.transport.fetch": ("download",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from llm_master.results import RerankResponse as RerankResponse
     from llm_master.results import RerankResult as RerankResult
     from llm_master.results import TokenCount as TokenCount
+    from llm_master.rotating_client import RotatingClient as RotatingClient
     from llm_master.router import Router as Router
     from llm_master.rows import ModelConfig as ModelConfig
     from llm_master.rows import ProviderConfig as ProviderConfig

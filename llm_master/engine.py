@@ -326,6 +326,17 @@ class Engine:
         target.streams = target.streams and route.generator is None and can_stream(line.slots[0].provider)
         return target
 
+    def providers(self, name: str) -> list[BaseLLMProvider]:
+        """A provider's objects, one for each key; one where no key is required.
+
+        Raises:
+            ConfigurationError: The provider cannot be asked: what it lacks, and what to set.
+        """
+        if not self.snapshot.usable(name):
+            raise self._missing(name)
+        route = resolve.Route(name, "", {}, None, "named")
+        return [self._provider(route, name, None, key) for key in self.snapshot.keys[name] or (None,)]
+
     def _provider(self, route: resolve.Route, kind: object, cls: type | None, key: Key | None) -> BaseLLMProvider:
         provider = self._providers.get((kind, key))
         if provider is not None:

@@ -18,7 +18,7 @@ from llm_master.errors import ConfigurationError
 from llm_master.provider_rows import ROWS
 from llm_master.provider_table import ProviderTable
 from llm_master.providers.unified import UnifiedProvider
-from llm_master.rows import canonical, key_attr
+from llm_master.rows import ProviderConfig, canonical, key_attr
 from llm_master.settings.declared import Declared
 from llm_master.settings.environment import Environment, current_environment
 from llm_master.settings.files import current_files
@@ -45,6 +45,8 @@ class LLMConfig:
             only where its ``LLM_MASTER_CONFIG`` or ``config_file`` names one.
         config_file: A TOML or YAML file to read instead of those that are found.
         api_keys: Provider -> its key, or several.
+        rows: Provider -> fields of its row, for these settings alone: ``{"acme": {"max_concurrent_per_key": 2}}``. Those of
+            ``"*"`` hold for every provider that says nothing else here.
         **fields: ``<name>_api_key``, ``<name>_api_base``, ``preferred_provider``, ``default_model``, ``max_attempts``
             (sends of one query over everything), ``deadline`` (seconds for a query that names none), ``on_unsupported``
             (``"error"``, or ``"drop"`` to leave out options that a provider does not take; the receipt lists them),
@@ -65,6 +67,7 @@ class LLMConfig:
         environment: Mapping[str, str] | None = None,
         config_file: str | Path | None = None,
         api_keys: Mapping[str, Any] | None = None,
+        rows: Mapping[str, Mapping[str, Any]] | None = None,
         **fields: Any,
     ) -> None:
         self._given_environment = environment is not None and not isinstance(environment, Environment)
@@ -74,6 +77,8 @@ class LLMConfig:
         self._api_keys = _keys_of_providers(api_keys)
         if fields.get("routes") is not None:
             fields["routes"] = routes_of(fields["routes"])  # what can be compared
+        self._rows = _fields_of_rows(rows)
+        self._rows_to_compare = _hashable(self._rows)
         self._fields = fields
         self._check(fields)
 
@@ -142,12 +147,13 @@ class LLMConfig:
             "environment": dict(self._environment or {}) if self._given_environment else self._environment,
             "config_file": self._config_file,
             "api_keys": dict(self._api_keys),
+            "rows": self._rows,
         }
         return LLMConfig(**{**own, **self._fields, **fields})
 
     def fingerprint(self) -> tuple[Any, ...]:
         """Equal for settings that were given equal fields; the environment and the files are compared apart."""
-        return (self._config_file, self._api_keys, *sorted(self._fields.items(), key=lambda item: item[0]))
+        return (self._config_file, self._api_keys, self._rows_to_compare, *sorted(self._fields.items(), key=lambda item: item[0]))
 
     def validate(self) -> dict[str, bool]:
         """Whether each provider could be asked: it has its key, or needs none, and has an address."""
@@ -161,7 +167,9 @@ def effective(config: LLMConfig) -> Snapshot:
     Raises:
         ConfigurationError: Everything that is wrong in variables, files and arguments, each with its place.
     """
-    snapshot = take(PROVIDER_CONFIGS.values(), config.files, config._fields, config.api_keys, config.environment, UnifiedProvider)
+    snapshot = take(
+        PROVIDER_CONFIGS.values(), config.files, config._fields, config.api_keys, config.environment, UnifiedProvider, config._rows
+    )
     snapshot.refuse()
     return snapshot
 
@@ -178,6 +186,26 @@ def _keys_of_providers(api_keys: Any) -> tuple[tuple[str, tuple[str, ...]], ...]
             raise ConfigurationError(f"api_keys[{name!r}] is no key: give a string, or a list of strings")
         found.append((name, tuple(several)))
     return tuple(found)
+
+
+def _fields_of_rows(rows: Any) -> dict[str, dict[str, Any]]:
+    if rows is None:
+        return {}
+    if not isinstance(rows, Mapping) or not all(isinstance(name, str) and isinstance(own, Mapping) for name, own in rows.items()):
+        raise ConfigurationError('rows is not of the form {"acme": {"max_retries": 0}}: give fields of ProviderConfig for each provider')
+    known = {field.alias or field.name for field in attrs.fields(ProviderConfig)} - {"name"}
+    for name, own in rows.items():
+        for field in own.keys() - known:
+            near = difflib.get_close_matches(str(field), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "give fields of ProviderConfig"
+            raise ConfigurationError(f"rows[{name!r}]: a provider's row has no field {field!r}: {hint}")
+    return {name: dict(own) for name, own in rows.items()}
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(name), _hashable(own)) for name, own in value.items()))
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _fields_of(rows: Mapping[str, Any]) -> list[str]:

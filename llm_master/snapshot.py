@@ -75,27 +75,36 @@ def take(
     api_keys: Sequence[tuple[str, tuple[str, ...]]],
     environment: Environment,
     default_class: type,
+    overlays: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Snapshot:
-    """Apply fields over the environment over the files over the rows. The table itself is not touched.
+    """Apply overlays and fields over the environment over the files over the rows. The table itself is not touched.
 
     What is wrong stands in ``faults``, and is left out.
     """
     rows = {canonical(row.name): row for row in table}
     origins: dict[tuple[str, str], str] = {}
-    files = files.under_own_names({canonical(alias): name for name, row in rows.items() for alias in row.aliases})
+    aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
+    files = files.under_own_names(aliases)
     faults = list(files.faults)
     tabled = set(rows)
     _lay(rows, files, default_class, origins, faults)
     variables = read_variables(environment, rows)
     faults += variables.faults
     _lay(rows, variables, default_class, origins, faults)
+    if overlays:
+        _lay(rows, _overlaid(overlays, rows, aliases, faults), default_class, origins, faults)
     declared = files.beneath(variables)
     given: dict[str, tuple[str, ...]] = {}
     for name, own in api_keys:
-        if canonical(name) in rows:
-            given[canonical(name)] = given.get(canonical(name), ()) + own
+        known = aliases.get(canonical(name), canonical(name))
+        if known not in rows:
+            # Whoever gathers keys by their variables has providers by the variables' names.
+            variable = f"{known.upper()}_API_KEY"
+            known = next((other for other, row in rows.items() if variable in row.api_key_env), known)
+        if known in rows:
+            given[known] = given.get(known, ()) + own
         else:
-            hint = _near(name, rows) or "name one of PROVIDER_CONFIGS, or declare it first"
+            hint = _near(name, rows) or "name one of PROVIDER_CONFIGS, declare it first, or leave it out"
             faults.append(f"api_keys: there is no provider {name!r}: {hint}")
     faults += [
         f"{own[0].origin}: there is no provider {name!r} to have this key: {_near(name, rows) or 'declare it, with its address'}"
@@ -150,6 +159,23 @@ def _lay(
             continue
         for field, sourced in fields.items():
             origins[name, field] = sourced.origin
+
+
+def _overlaid(
+    overlays: Mapping[str, Mapping[str, Any]], rows: Mapping[str, ProviderConfig], aliases: Mapping[str, str], faults: list[str]
+) -> Declared:
+    """The fields of ``rows=`` as a source of settings; those of ``"*"`` are every provider's, and lie beneath its own."""
+    declared = Declared()
+    for written in sorted(overlays, key=lambda name: name != "*"):
+        name = aliases.get(canonical(written), canonical(written))
+        if written != "*" and name not in rows:
+            faults.append(
+                f"rows: there is no provider {written!r}: {_near(name, rows) or 'name one of PROVIDER_CONFIGS, or declare it first'}"
+            )
+            continue
+        for each in rows if written == "*" else (name,):
+            declared.provider(each).update({field: Sourced(value, f"rows[{written!r}]") for field, value in overlays[written].items()})
+    return declared
 
 
 def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:

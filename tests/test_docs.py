@@ -73,6 +73,7 @@ ASKED = {
         "/moderations",
     },
     "structured_output.md": {"/chat/completions", "/messages"},
+    "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks
     "limits.md": set(),  # its code starts the server that it asks

@@ -524,3 +524,34 @@ async def test_who_waits_too_long_for_a_place_is_told_so(server: ScriptedServer)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     assert (await llm.query("acme/m", prompt="Hello")).content == "Hi."
+
+
+def test_rows_for_some_settings_alone():
+    config = LLMConfig(environment={}, rows={"*": {"max_retries": 0}, "OpenAI": {"max_retries": 5, "headers": {"X-Own": "1"}}})
+    rows = effective(config).rows
+    assert (rows["openai"].max_retries, rows["groq"].max_retries) == (5, 0)
+    assert rows["openai"].headers["X-Own"] == "1"
+    assert config.replace({"deadline": 5})._rows == config._rows
+    assert PROVIDER_CONFIGS["openai"].max_retries == 2
+
+
+def test_arguments_win_over_variables():
+    environment = {"OPENAI_API_KEY": KEY, "MAX_CONCURRENT_REQUESTS_PER_KEY_OPENAI": "7"}
+    assert effective(LLMConfig(environment=environment)).rows["openai"].max_concurrent_per_key == 7
+    rows = {"openai": {"max_concurrent_per_key": 2}}
+    assert effective(LLMConfig(environment=environment, rows=rows)).rows["openai"].max_concurrent_per_key == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"opnai": {"timeout": 5}}, "did you mean 'openai'"),
+        ({"openai": {"timeuot": 5}}, "did you mean 'timeout'"),
+        ({"openai": {"timeout": -5}}, r"rows\['openai'\]"),
+        ({"openai": 5}, "give fields of ProviderConfig"),
+        (["openai"], "give fields of ProviderConfig"),
+    ],
+)
+def test_rows_that_cannot_be(rows, said):
+    with pytest.raises(ConfigurationError, match=said):
+        effective(LLMConfig(environment={}, rows=rows))

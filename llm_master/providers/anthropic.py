@@ -87,6 +87,12 @@ class AnthropicProvider(HTTPProvider):
             headers["anthropic-beta"] = betas if isinstance(betas, str) else ",".join(betas)
         return headers
 
+    async def list_models(self) -> list[str]:
+        """What ``/models`` lists (https://docs.anthropic.com/en/api/models-list); a page holds 1000 at most."""
+        from llm_master.providers.listing import listed
+
+        return await listed(self, "/models?limit=1000")
+
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Anthropic's words.
 

@@ -119,6 +119,10 @@ class BaseLLMProvider(ABC):
         """What a request would be, with the key masked. Sends nothing."""
         return Plan(method=None, body={"model": model, "messages": list(messages), **options})
 
+    async def list_models(self) -> list[str]:
+        """The wire ids of the models that this key may ask, as the provider lists them."""
+        raise self.cannot("list its models")
+
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
         """One vector for each input, in their order. The engine gives no more inputs than ``config.embed_batch_size``."""
         raise self.cannot("make embeddings")

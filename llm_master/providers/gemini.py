@@ -88,6 +88,12 @@ class GeminiProvider(HTTPProvider):
         """Headers of a request. The key goes into one, not into the URL, which is logged on the way."""
         return {"x-goog-api-key": self.api_key} if self.api_key else {}
 
+    async def list_models(self) -> list[str]:
+        """What ``/models`` lists (https://ai.google.dev/api/models#method:-models.list); a page holds 1000 at most."""
+        from llm_master.providers.listing import listed
+
+        return [name.removeprefix("models/") for name in await listed(self, "/models?pageSize=1000")]
+
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Gemini's words.
 

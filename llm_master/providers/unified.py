@@ -146,6 +146,12 @@ class UnifiedProvider(HTTPProvider):
     speech = speech
     """By which ``generate_map`` reaches it by name."""
 
+    async def list_models(self) -> list[str]:
+        """What ``/models`` lists."""
+        from llm_master.providers.listing import listed
+
+        return await listed(self, "/models")
+
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""
         return (await self.new_endpoint("/models", self.headers({})).get()).status == 200

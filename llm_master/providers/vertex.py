@@ -76,6 +76,10 @@ class VertexProvider(GeminiProvider):
         """The body of ``:countTokens``, which here is that of the request itself."""
         return body
 
+    async def list_models(self) -> list[str]:
+        """Not here: its list is of another API, and wants an account."""
+        raise self.cannot("list its models")
+
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
         if not self._by_account:
