@@ -70,7 +70,7 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.left(state)
-            except Exception as exc:  # noqa: PERF203  # one that fails must not keep the others from it
+            except Exception as exc:  # one that fails must not keep the others from it
                 _failed(observer, exc)
 
     def attempt(self, attempt: Attempt, response: Any) -> None:
@@ -78,7 +78,7 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.attempt(state, attempt, self._receipt, response)
-            except Exception as exc:  # noqa: PERF203  # the same
+            except Exception as exc:  # the same
                 _failed(observer, exc)
 
     def ended(self, response: Any, error: BaseException | None) -> None:
@@ -87,7 +87,7 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.ended(state, self._receipt, response, error)
-            except Exception as exc:  # noqa: PERF203  # the same
+            except Exception as exc:  # the same
                 _failed(observer, exc)
 
     def __del__(self) -> None:
@@ -118,7 +118,7 @@ class Hooks:
         for observer in self.observers:
             try:
                 observer.refused(model_name, error)
-            except Exception as exc:  # noqa: PERF203  # one that fails must not keep the others from it
+            except Exception as exc:  # one that fails must not keep the others from it
                 _failed(observer, exc)
 
     def began(self, call: Call, *, stream: bool) -> Watch | None:
