@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, pending, stream
+from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, observe, pending, stream
 from bench_support.report import Row, Section, print_section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
     "calls": calls.measure,
     "stream": stream.measure,
     "dispatch": dispatch.measure,
+    "observe": observe.measure,
     "formats": formats.measure,
     "embeddings": embeddings.measure,
     "imports": imports.measure,

@@ -18,6 +18,7 @@ class Ours:
 
     provider_class: str | None = None
     limits: ClassVar[dict[str, int]] = {}
+    settings: ClassVar[dict[str, bool]] = {}
     keys = 1
 
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
@@ -29,7 +30,7 @@ class Ours:
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
         )
-        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}))
+        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}, **self.settings))
 
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
@@ -70,6 +71,46 @@ class Queued(Limited):
     """The same, of which 8 may be under way: with more callers, most wait."""
 
     limits: ClassVar[dict[str, int]] = Limited.limits | {"max_concurrent": 8}
+
+
+class Silent(Ours):
+    """Nobody observes it, and nobody is looked for."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False}
+
+
+class Counted(Ours):
+    """Counted for Prometheus."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False, "metrics": True}
+
+
+class Traced(Ours):
+    """In a program that has OpenTelemetry set up, as its guide says; what it tells goes nowhere."""
+
+    def __init__(self, base_url: str, *, many: int | None = None) -> None:
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+        class Nowhere(SpanExporter):
+            def export(self, spans: object) -> SpanExportResult:
+                del spans
+                return SpanExportResult.SUCCESS
+
+        tracers = TracerProvider()
+        tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
+        trace.set_tracer_provider(tracers)
+        metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+        super().__init__(base_url, many=many)
+
+    async def call(self) -> int:
+        hooks = self._llm._engine.hooks
+        if hooks is None or not hooks.observers:
+            raise RuntimeError("the bench means to measure a call that is traced, and this one is not")
+        return await super().call()
 
 
 class Anthropic(Ours):
