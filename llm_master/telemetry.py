@@ -51,6 +51,10 @@ _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 2
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 
 
+_NO_SPAN = context_api.set_value("llm_master", "no span", context_api.Context())
+"""Where counts of tokens are recorded: without an exemplar, which the duration has already, and which costs two microseconds."""
+
+
 class _Instruments(NamedTuple):
     tracer: Any
     duration: Any
@@ -83,7 +87,7 @@ class _State:
         self.span = span
         self.context = context
         self.token = context_api.attach(context)
-        # Those that the metrics have in common with the span.
+        # Those of the metrics. Where the server is, the span says: each attribute of a record costs the SDK a microsecond or two.
         self.attributes = attributes
         self.clock = call.clock
         self.began = call.clock.monotonic()
@@ -120,11 +124,11 @@ class Telemetry:
             "gen_ai.provider.name": self._names.get(route.provider, route.provider),
             "gen_ai.request.model": route.model,
         }
+        asked = dict(common)
         address, port = _server(call.target.row.base_url)
         if address is not None:
-            common["server.address"] = address
-            common["server.port"] = port
-        asked = dict(common)
+            asked["server.address"] = address
+            asked["server.port"] = port
         if stream:
             asked["gen_ai.request.stream"] = True
         if options := call.options:
@@ -168,41 +172,43 @@ class Telemetry:
         """Close the span, and record the metrics."""
         span, last, instruments = state.span, state.last, self._with
         common = state.attributes
+        told: dict[str, Any] = {}
         if last is not None:
-            # Whoever answered, where that was a fallback.
-            common["gen_ai.provider.name"] = self._names.get(last.provider, last.provider)
-            common["gen_ai.request.model"] = last.model
-            if last.model_served:
-                common["gen_ai.response.model"] = last.model_served
+            if last.model != common["gen_ai.request.model"] or len(receipt.attempts) > 1:
+                # Whoever answered, where that was a fallback.
+                told["gen_ai.provider.name"] = self._names.get(last.provider, last.provider)
+                told["gen_ai.request.model"] = last.model
+            if last.model_served is not None:
+                told["gen_ai.response.model"] = last.model_served
+        common.update(told)
         usage: Usage | None = response.usage if response is not None else None
         if usage is not None:
             for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
                 if count is not None:
-                    instruments.tokens.record(count, {**common, "gen_ai.token.type": kind}, context=state.context)
+                    instruments.tokens.record(count, {**common, "gen_ai.token.type": kind}, context=_NO_SPAN)
         if error is not None:
-            common["error.type"] = type(error).__name__
+            told["error.type"] = common["error.type"] = type(error).__name__
         instruments.duration.record(state.clock.monotonic() - state.began, common, context=state.context)
         if span.is_recording():
-            attributes = dict(common)
             if last is not None:
-                _add_attempt(attributes, last, len(receipt.attempts))
+                _add_attempt(told, last, len(receipt.attempts))
             if usage is not None:
                 for field, name in _USAGE:
                     if (count := getattr(usage, field)) is not None:
-                        attributes[name] = count
+                        told[name] = count
             if receipt.cost is not None:
-                attributes["llm_master.cost"] = float(receipt.cost)
-                attributes["llm_master.currency"] = receipt.currency
+                told["llm_master.cost"] = float(receipt.cost)
+                told["llm_master.currency"] = receipt.currency
             if response.__class__ is LLMResponse:
                 if response.finish_reason is not None:
-                    attributes["gen_ai.response.finish_reasons"] = (response.finish_reason,)
+                    told["gen_ai.response.finish_reasons"] = (response.finish_reason,)
                 if state.has_body and (found := _id(response)) is not None:
-                    attributes["gen_ai.response.id"] = found
+                    told["gen_ai.response.id"] = found
                 if self._content:
                     from llm_master.telemetry_content import answered
 
-                    attributes |= answered(response)
-            span.set_attributes(attributes)
+                    told |= answered(response)
+            span.set_attributes(told)
             if error is not None:
                 span.set_status(trace.StatusCode.ERROR, type(error).__name__)
         span.end()
@@ -226,7 +232,8 @@ def _add_options(attributes: dict[str, Any], options: Mapping[str, Any], renamed
 
 
 def _add_attempt(attributes: dict[str, Any], attempt: Attempt, number: int) -> None:
-    attributes["llm_master.attempts"] = number
+    if number > 1:
+        attributes["llm_master.attempts"] = number
     if attempt.key is not None:
         attributes["llm_master.key"] = attempt.key
     if attempt.wait > 0:

@@ -15,6 +15,8 @@ _HOMES = {
     "llm_master_silent": ("ours", "Silent"),
     "llm_master_metrics": ("ours", "Counted"),
     "llm_master_otel": ("ours", "Traced"),
+    "llm_master_spans": ("ours", "Spans"),
+    "llm_master_sdk": ("ours", "BareSDK"),
     "llm_master_anthropic": ("ours", "Anthropic"),
     "llm_master_gemini": ("ours", "Gemini"),
     "openai": ("sdk", "SDK"),

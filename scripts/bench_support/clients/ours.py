@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import evolve
 
@@ -88,6 +88,8 @@ class Counted(Ours):
 class Traced(Ours):
     """In a program that has OpenTelemetry set up, as its guide says; what it tells goes nowhere."""
 
+    with_metrics = True
+
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
         from opentelemetry import metrics, trace
         from opentelemetry.sdk.metrics import MeterProvider
@@ -103,7 +105,8 @@ class Traced(Ours):
         tracers = TracerProvider()
         tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
         trace.set_tracer_provider(tracers)
-        metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+        if self.with_metrics:
+            metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
         super().__init__(base_url, many=many)
 
     async def call(self) -> int:
@@ -111,6 +114,44 @@ class Traced(Ours):
         if hooks is None or not hooks.observers:
             raise RuntimeError("the bench means to measure a call that is traced, and this one is not")
         return await super().call()
+
+
+class Spans(Traced):
+    """In a program that has set up spans and no metrics."""
+
+    with_metrics = False
+
+
+class BareSDK(Traced):
+    """Nobody observes it, and beside each call the SDK is told what an observed call would tell it."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False}
+
+    async def call(self) -> int:
+        from opentelemetry import context, metrics, trace
+
+        if self._duration is None:
+            meter = metrics.get_meter("bench")
+            self._duration = meter.create_histogram("gen_ai.client.operation.duration")
+            self._tokens = meter.create_histogram("gen_ai.client.token.usage")
+        common = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": MODEL}
+        asked = {**common, "server.address": "127.0.0.1", "server.port": 80, "gen_ai.request.temperature": 0.5}
+        span = trace.get_tracer("bench").start_span(f"chat {MODEL}", kind=trace.SpanKind.CLIENT, attributes=asked)
+        token = context.attach(trace.set_span_in_context(span))
+        answer = await self._llm.query(self._model, MESSAGES, temperature=0.5)
+        common["gen_ai.response.model"] = MODEL
+        for kind, count in (("input", answer.usage.input_tokens), ("output", answer.usage.output_tokens)):
+            self._tokens.record(count, {**common, "gen_ai.token.type": kind})
+        self._duration.record(0.1, common)
+        told = {"gen_ai.response.model": MODEL, "gen_ai.response.finish_reasons": ("stop",), "gen_ai.response.id": "one"}
+        told |= {"gen_ai.usage.input_tokens": answer.usage.input_tokens, "gen_ai.usage.output_tokens": answer.usage.output_tokens}
+        span.set_attributes(told)
+        span.end()
+        context.detach(token)
+        return _length(answer)
+
+    _duration: Any = None
+    _tokens: Any = None
 
 
 class Anthropic(Ours):
