@@ -25,11 +25,6 @@ FIRST, SECOND = "sk-first-0123456789", "sk-second-0123456780"
 NAMES = {FIRST: "api_keys['trial'][0] …6789", SECOND: "api_keys['trial'][1] …6780"}
 
 
-@pytest.fixture(autouse=True)
-def _nothing_counted() -> None:
-    metrics.METRICS.clear()
-
-
 def trial(server: FaultServer, *, keys: list[str] | None = None, **settings: Any) -> QueryLLM:
     PROVIDER_CONFIGS["trial"] = ProviderConfig(base_url=server.base_url)
     ModelRegistry.register("trial/large", ModelConfig(input_price_per_million=2, output_price_per_million=8))

@@ -140,8 +140,8 @@ class BareSDK(Traced):
         token = context.attach(trace.set_span_in_context(span))
         answer = await self._llm.query(self._model, MESSAGES, temperature=0.5)
         common["gen_ai.response.model"] = MODEL
-        for kind, count in (("input", answer.usage.input_tokens), ("output", answer.usage.output_tokens)):
-            self._tokens.record(count, {**common, "gen_ai.token.type": kind})
+        for kind, tokens in (("input", answer.usage.input_tokens), ("output", answer.usage.output_tokens)):
+            self._tokens.record(tokens, {**common, "gen_ai.token.type": kind})
         self._duration.record(0.1, common)
         told = {"gen_ai.response.model": MODEL, "gen_ai.response.finish_reasons": ("stop",), "gen_ai.response.id": "one"}
         told |= {"gen_ai.usage.input_tokens": answer.usage.input_tokens, "gen_ai.usage.output_tokens": answer.usage.output_tokens}
