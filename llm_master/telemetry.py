@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 _OPERATIONS = {"embed": "embeddings", "rerank": "rerank", "moderate": "moderate", "speech": "generate_content"}
 """Method of the provider -> ``gen_ai.operation.name``. For rankings and judgements there is none: a name of one's own is allowed."""
 
-_REQUEST = (
-    ("temperature", "temperature"),
-    ("top_p", "top_p"),
-    ("top_k", "top_k"),
-    ("max_tokens", "max_tokens"),
-    ("max_completion_tokens", "max_tokens"),
-    ("frequency_penalty", "frequency_penalty"),
-    ("presence_penalty", "presence_penalty"),
-    ("seed", "seed"),
-    ("stop", "stop_sequences"),
-    ("stop_sequences", "stop_sequences"),
-    ("n", "choice.count"),
-)
-"""Option -> what follows ``gen_ai.request.``."""
+_REQUEST = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "max_completion_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+    "stop": "gen_ai.request.stop_sequences",
+    "stop_sequences": "gen_ai.request.stop_sequences",
+    "n": "gen_ai.request.choice.count",
+}
+"""Option -> attribute."""
 
 _USAGE = (
     ("input_tokens", "gen_ai.usage.input_tokens"),
@@ -143,7 +143,7 @@ class Telemetry:
     def left(self, state: _State) -> None:
         """The task's context is again what it was."""
         # A coroutine that is collected as garbage ends in a context that has never been ours.
-        if trace.get_current_span() is state.span:
+        if context_api.get_current() is state.context:
             context_api.detach(state.token)
 
     def attempt(self, state: _State, attempt: Attempt, receipt: Receipt, response: Any) -> None:
@@ -215,20 +215,23 @@ class Telemetry:
 
 
 def _add_options(attributes: dict[str, Any], options: Mapping[str, Any], renamed: Mapping[str, str]) -> None:
-    for name, attribute in _REQUEST:
-        value: Any = options.get(name)
-        if value is None and name in renamed:
-            # As generationConfig.topP.
+    for name, value in options.items():
+        if name in _REQUEST:
+            _add_option(attributes, _REQUEST[name], value)
+    for name, its in renamed.items():
+        if name in _REQUEST:
             value = options
-            for part in renamed[name].split("."):
+            for part in its.split("."):  # as generationConfig.topP
                 value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            continue
-        if attribute == "stop_sequences":
-            value = (value,) if isinstance(value, str) else tuple(map(str, value))
-        elif (attribute == "choice.count" and value == 1) or not isinstance(value, (int, float)):
-            continue
-        attributes[f"gen_ai.request.{attribute}"] = value
+            _add_option(attributes, _REQUEST[name], value)
+
+
+def _add_option(attributes: dict[str, Any], attribute: str, value: Any) -> None:
+    if attribute == "gen_ai.request.stop_sequences":
+        if value is not None:
+            attributes[attribute] = (value,) if isinstance(value, str) else tuple(map(str, value))
+    elif isinstance(value, (int, float)) and not (attribute == "gen_ai.request.choice.count" and value == 1):
+        attributes[attribute] = value
 
 
 def _add_attempt(attributes: dict[str, Any], attempt: Attempt, number: int) -> None:
@@ -238,7 +241,7 @@ def _add_attempt(attributes: dict[str, Any], attempt: Attempt, number: int) -> N
         attributes["llm_master.key"] = attempt.key
     if attempt.wait > 0:
         attributes["llm_master.wait"] = attempt.wait
-    if attempt.status is not None:
+    if attempt.status is not None and attempt.error is not None:
         attributes["http.response.status_code"] = attempt.status
     if attempt.request_id is not None:
         attributes["llm_master.request_id"] = attempt.request_id

@@ -104,7 +104,6 @@ async def test_a_query_is_one_span_with_the_names_of_the_conventions(fault_serve
         "gen_ai.usage.output_tokens": answer.usage.output_tokens,
         "server.address": host,
         "server.port": int(port),
-        "http.response.status_code": 200,
         "llm_master.key": attempt.key,
         "llm_master.request_id": attempt.request_id,
         "llm_master.cost": float(answer.cost or -1),

@@ -130,13 +130,14 @@ class BareSDK(Traced):
     async def call(self) -> int:
         from opentelemetry import context, metrics, trace
 
-        if self._duration is None:
+        if self._tracer is None:
+            self._tracer = trace.get_tracer("bench")
             meter = metrics.get_meter("bench")
             self._duration = meter.create_histogram("gen_ai.client.operation.duration")
             self._tokens = meter.create_histogram("gen_ai.client.token.usage")
         common = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": MODEL}
         asked = {**common, "server.address": "127.0.0.1", "server.port": 80, "gen_ai.request.temperature": 0.5}
-        span = trace.get_tracer("bench").start_span(f"chat {MODEL}", kind=trace.SpanKind.CLIENT, attributes=asked)
+        span = self._tracer.start_span(f"chat {MODEL}", kind=trace.SpanKind.CLIENT, attributes=asked)
         token = context.attach(trace.set_span_in_context(span))
         answer = await self._llm.query(self._model, MESSAGES, temperature=0.5)
         common["gen_ai.response.model"] = MODEL
@@ -150,6 +151,7 @@ class BareSDK(Traced):
         context.detach(token)
         return _length(answer)
 
+    _tracer: Any = None
     _duration: Any = None
     _tokens: Any = None
 
