@@ -370,7 +370,7 @@ new_handlers = [h for h in logging.root.handlers if h not in handlers]
 for logger in list(logging.root.manager.loggerDict.values()):
     if getattr(logger, "name", "").startswith("llm_master"):
         new_handlers += logger.handlers
-heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click") if m in sys.modules]
+heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click", "opentelemetry") if m in sys.modules]
 print(json.dumps({"events": events, "handlers": [repr(h) for h in new_handlers], "heavy": heavy}))
 """
 

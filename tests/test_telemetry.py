@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llm_master import PROVIDER_CONFIGS, ConfigurationError, LLMError, ModelConfig, ModelRegistry, ProviderConfig, QueryLLM
+from llm_master import metrics as prometheus
 from llm_master.testing import Fault, FaultServer
 
 pytest.importorskip("opentelemetry.sdk")
@@ -229,7 +230,8 @@ async def test_a_stream_that_breaks_ends_its_span_with_the_error(fault_server: F
 
 async def test_a_stream_stopped_while_it_connects_ends_its_span_once(fault_server: FaultServer, seen: Seen) -> None:
     fault_server.script(Fault(stall=30))
-    stream = trial(fault_server).stream("trial/large", prompt="Hello")
+    told: list[Any] = []
+    stream = trial(fault_server, on_attempt=lambda attempt, receipt: told.append(attempt.then)).stream("trial/large", prompt="Hello")
 
     async def read() -> list[str]:
         return [text async for text in stream]
@@ -239,6 +241,7 @@ async def test_a_stream_stopped_while_it_connects_ends_its_span_once(fault_serve
         await asyncio.sleep(0.01)
     await stream.stop()
     assert await task == []
+    assert told == ["stopped by the caller"]
     assert seen.span.attributes is not None
     assert seen.span.attributes["llm_master.ended"] == "stopped by the caller"
 
@@ -277,6 +280,28 @@ async def test_spans_nest_and_never_leak_into_the_callers_context(
     assert inside[:4].count(work.get_span_context().span_id) == 0
     assert set(inside[:4]) <= {span.context.span_id for span in spans}
     assert [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")] == []
+
+
+async def test_a_query_that_is_judged_first_has_the_judgement_beneath_it(seen: Seen, documented: Any) -> None:
+    PROVIDER_CONFIGS["trial"] = ProviderConfig(base_url=documented.base_url, api_key="a-key-for-the-test")
+    llm = QueryLLM(moderation_model="trial/judge")
+    await llm.query("trial/large", prompt="Hello", moderation=True)
+    judged, asked = seen.spans
+    assert (judged.name, asked.name) == ("moderate judge", "chat large")
+    assert judged.parent is not None and judged.parent.span_id == asked.context.span_id
+    assert asked.parent is None
+
+
+async def test_a_repaired_answer_is_one_span_and_all_its_tokens_are_counted(fault_server: FaultServer, seen: Seen) -> None:
+    fault_server.script(Fault(answer="no number", usage={"prompt_tokens": 5, "completion_tokens": 2}), Fault(answer='{"value": 7}'))
+    llm = trial(fault_server, metrics=True)
+    answer = await llm.query("trial/large", prompt="A number", response_format=int, repair=True)
+    assert answer.parsed == 7
+    assert seen.span.attributes is not None
+    assert seen.span.attributes["llm_master.attempts"] == 2
+    counted = {row["kind"]: row["value"] for row in prometheus.snapshot()["llm_master_tokens_total"]}
+    assert counted["input"] == 5 + (answer.usage.input_tokens or 0)
+    assert prometheus.snapshot()["llm_master_queries_total"] == [{"provider": "trial", "model": "large", "error": "", "value": 1}]
 
 
 async def test_content_is_told_only_where_it_is_asked_for(fault_server: FaultServer, seen: Seen) -> None:

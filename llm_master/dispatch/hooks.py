@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,7 +71,7 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.left(state)
-            except Exception as exc:  # one that fails must not keep the others from it
+            except Exception as exc:
                 _failed(observer, exc)
 
     def attempt(self, attempt: Attempt, response: Any) -> None:
@@ -78,7 +79,7 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.attempt(state, attempt, self._receipt, response)
-            except Exception as exc:  # the same
+            except Exception as exc:
                 _failed(observer, exc)
 
     def ended(self, response: Any, error: BaseException | None) -> None:
@@ -87,11 +88,12 @@ class Watch:
         for observer, state in self._seers:
             try:
                 observer.ended(state, self._receipt, response, error)
-            except Exception as exc:  # the same
+            except Exception as exc:
                 _failed(observer, exc)
 
     def __del__(self) -> None:
-        if self._open and self._seers:
+        # At the interpreter's end nobody is there to be told.
+        if self._open and self._seers and not sys.is_finalizing():
             attempts = self._receipt.attempts
             if attempts and attempts[-1].latency is None:
                 attempts[-1].then = "abandoned"
@@ -118,7 +120,7 @@ class Hooks:
         for observer in self.observers:
             try:
                 observer.refused(model_name, error)
-            except Exception as exc:  # one that fails must not keep the others from it
+            except Exception as exc:
                 _failed(observer, exc)
 
     def began(self, call: Call, *, stream: bool) -> Watch | None:
