@@ -176,6 +176,34 @@ async def test_keys_are_told_by_their_states_and_never_shown(fault_server: Fault
     assert found["queue_length", "trial"] == 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "condition", "seconds"),
+    [
+        (Fault(402), "no_funds", 3600),
+        (Fault(403), "denied", 300),
+        (Fault(429, headers={"retry-after": "30"}), "cooling", 30),
+    ],
+)
+async def test_a_key_is_in_each_condition_for_its_time(fault: Fault, condition: str, seconds: float, fault_server: FaultServer) -> None:
+    clock = FakeClock()
+    llm = trial(fault_server, clock=clock)
+    other = trial(fault_server, clock=clock, max_attempts=3)  # another engine, whose key is the same and well
+    await other.query("trial/large", prompt="Hello")
+    fault_server.script(fault)
+    with pytest.raises(LLMError):
+        await llm.query("trial/large", prompt="Hello", deadline=1)
+    (status,) = llm.key_states()
+    assert (status.condition, status.model, status.uses) == (condition, "large", 1)
+    assert status.seconds == pytest.approx(seconds, abs=5)
+    found = read()
+    assert found["key_state", "trial", status.key or "", condition] == 1
+    assert found["key_state", "trial", status.key or "", "available"] == 0
+    await clock.advance(seconds + 1)
+    (status,) = llm.key_states()
+    assert (status.condition, status.seconds) == ("available", 0)
+    assert read()["key_state", "trial", status.key or "", "available"] == 1
+
+
 async def test_who_waits_is_told(fault_server: FaultServer) -> None:
     PROVIDER_CONFIGS["trial"] = ProviderConfig(base_url=fault_server.base_url, max_concurrent=1)
     llm = QueryLLM(api_keys={"trial": [FIRST]}, metrics=True)
