@@ -10,7 +10,7 @@ from llm_master.dispatch.call import Call
 from llm_master.dispatch.routes import Member, Route
 from llm_master.dispatch.successors import Successors
 from llm_master.engine import ATTACHMENTS, Engine
-from llm_master.errors import ConfigurationError, InvalidRequestError
+from llm_master.errors import ConfigurationError, InvalidRequestError, LLMError
 from llm_master.types import Message
 
 _BESIDE = ATTACHMENTS | {"on_unsupported"}
@@ -35,38 +35,44 @@ def asked(
     options: dict[str, Any],
     *,
     stream: bool,
+    sends: bool = True,
 ) -> Call:
-    """Check, resolve and translate a query and its fallbacks. Nothing is sent yet."""
-    if moderation is not True and moderation:
-        options["moderation"] = moderation  # the provider's own option of that name
-    asked_options = dict(options) if engine.hedger is not None else options
-    route = engine.routes.get(model_name) if engine.routes and isinstance(model_name, str) else None
-    falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
-    given = dict(options) if falls_back else options
-    content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
-    call = engine.call(model_name, *content, options) if route is None else on_route(route, content, options)
-    if falls_back:
-        fallbacks = _fallbacks(engine, call, fallback_model, fallback_config, content, given)
-        call.successors = call.successors or Successors()
-        call.successors.add(fallbacks)
-    if engine.hedger is not None and not stream:
-        again = (lambda: engine.call(model_name, *content, dict(asked_options))) if route is None else None
-        call.again = lambda first: _hedge(first, again)
-    if priority:
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
-        call.priority = priority
-    if repair:
-        if call.wanted is None:
-            raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")
-        if stream:
-            raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
-        call.repair = True
-    if moderation is True:
-        from llm_master import operations
+    """Check, resolve and translate a query and its fallbacks. Nothing is sent yet; ``sends`` says whether anything is to be."""
+    try:
+        if moderation is not True and moderation:
+            options["moderation"] = moderation  # the provider's own option of that name
+        asked_options = dict(options) if engine.hedger is not None else options
+        route = engine.routes.get(model_name) if engine.routes and isinstance(model_name, str) else None
+        falls_back = fallback_model is not None or fallback_config is not None or engine.snapshot.options.enable_fallback
+        given = dict(options) if falls_back else options
+        content = (messages, prompt, response_format, tools, timeout, deadline, extra_body)
+        call = engine.call(model_name, *content, options) if route is None else on_route(route, content, options)
+        if falls_back:
+            fallbacks = _fallbacks(engine, call, fallback_model, fallback_config, content, given)
+            call.successors = call.successors or Successors()
+            call.successors.add(fallbacks)
+        if engine.hedger is not None and not stream:
+            again = (lambda: engine.call(model_name, *content, dict(asked_options))) if route is None else None
+            call.again = lambda first: _hedge(first, again)
+        if priority:
+            if isinstance(priority, bool) or not isinstance(priority, int):
+                raise InvalidRequestError(f"priority is {priority!r}: give a whole number; of those that wait, the higher goes first")
+            call.priority = priority
+        if repair:
+            if call.wanted is None:
+                raise InvalidRequestError("repair=True mends an answer of a wanted form: give response_format as well, or leave repair out")
+            if stream:
+                raise InvalidRequestError("repair=True needs the whole answer before it is shown: leave stream out, or repair")
+            call.repair = True
+        if moderation is True:
+            from llm_master import operations
 
-        call.before = [*(call.before or ()), operations.judge(engine)]
-    return call
+            call.before = [*(call.before or ()), operations.judge(engine)]
+        return call
+    except LLMError as exc:
+        if sends and (hooks := engine.hooks) is not None:
+            hooks.refused(model_name, exc)
+        raise
 
 
 def _hedge(first: Call, again: Callable[[], Call] | None) -> Call | None:

@@ -20,10 +20,12 @@ from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.routes import Member, Route
+from llm_master.dispatch.status import KeyStatus
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, instructed, kinds, loaded, normalized, with_attachments
 from llm_master.model_registry import ModelRegistry
+from llm_master.observing import Observing
 from llm_master.providers.base import BaseLLMProvider, can_stream, load, translates
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
@@ -52,8 +54,7 @@ class Engine:
         self._health: dict[str, Health] = {}
         self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
         self.hedger = Hedger(settings.hedge) if settings.hedge is not None else None
-        hooked = settings.on_attempt is not None or settings.on_response is not None
-        self._hooks = Hooks(settings.on_attempt, settings.on_response) if hooked else None
+        self._observing = Observing(settings, snapshot.rows, self._pools)
         self._resolver = Resolver(
             snapshot.rows,
             usable=snapshot.usable,
@@ -210,7 +211,7 @@ class Engine:
             max_attempts=settings.max_attempts,
             clock=settings.clock,
             translate=translated,
-            hooks=self._hooks,
+            hooks=self.hooks,
         )
 
     def adopt(self, name: str, key: Key | None, provider: BaseLLMProvider) -> None:
@@ -221,6 +222,15 @@ class Engine:
         """A route over this engine's models."""
         members = [Member(self, target, self._health.setdefault(target.model, Health())) for target in declared.targets]
         return Route(name, declared.strategy, members, self.snapshot.options.clock)
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """Who listens to queries, if anybody does."""
+        return self._observing.look() if self._observing.undecided else self._observing.hooks
+
+    def key_states(self) -> list[KeyStatus]:
+        """How each key stands with each model that was asked so far."""
+        return self._pools.states()
 
     def elsewhere(self, call: Call) -> list[str]:
         """Names by which other usable providers know the same model."""

@@ -61,23 +61,15 @@ def engine_for(config: LLMConfig | None) -> Engine:
                     _warned.add(warning)
                     logger.warning("%s", warning)
             if (level := snapshot.options.log_level) is not None:
-                _log(level)
+                from llm_master.logs import show
+
+                show(level, snapshot.options.log_format)
             engine = Engine(snapshot)
             _all.add(engine)
         _recent[quick] = engine
         if len(_recent) > _ENGINES:
             _recent.popitem(last=False)
     return engine
-
-
-def _log(level: str) -> None:
-    """Do what ``LOG_LEVEL`` asks for: show the library's log on standard error, unless the program has its own handlers."""
-    package = logging.getLogger("llm_master")
-    package.setLevel(level.upper())
-    if not package.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        package.addHandler(handler)
 
 
 def forget() -> None:

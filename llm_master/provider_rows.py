@@ -45,6 +45,7 @@ ROWS = {
     "azure": ProviderConfig(
         # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
         display_name="Azure OpenAI",
+        telemetry_name="azure.ai.openai",
         api_key_env=("AZURE_OPENAI_API_KEY",),
         supports_caching=True,
     ),
@@ -64,6 +65,7 @@ ROWS = {
     ),
     "mistral": ProviderConfig(
         display_name="Mistral",
+        telemetry_name="mistral_ai",
         base_url="https://api.mistral.ai/v1",
         prefixes=(
             "mistral-",
@@ -122,6 +124,7 @@ ROWS = {
     ),
     "xai": ProviderConfig(
         display_name="xAI",
+        telemetry_name="x_ai",
         base_url="https://api.x.ai/v1",
         api_key_env=("GROK_API_KEY",),
         prefixes=("grok-",),
@@ -196,6 +199,7 @@ ROWS = {
     ),
     "gemini": ProviderConfig(
         display_name="Google Gemini",
+        telemetry_name="gcp.gemini",
         provider_class="llm_master.providers.gemini:GeminiProvider",
         base_url="https://generativelanguage.googleapis.com/v1beta",
         aliases=("googleai",),
@@ -211,6 +215,7 @@ ROWS = {
     "vertex": ProviderConfig(
         # With a key, the address of express mode; a service account, whose file stands for the key, finds its own.
         display_name="Google Vertex AI",
+        telemetry_name="gcp.vertex_ai",
         provider_class="llm_master.providers.vertex:VertexProvider",
         base_url="https://aiplatform.googleapis.com/v1beta1/publishers/google",
         aliases=("vertexai",),

@@ -18,6 +18,7 @@ from llm_master.providers.base import BaseLLMProvider
 from llm_master.types import LLMResponse, Message, Plan
 
 if TYPE_CHECKING:
+    from llm_master.dispatch.status import KeyStatus
     from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
 
 
@@ -253,6 +254,7 @@ class QueryLLM:
             extra_body,
             options,
             stream=stream,
+            sends=False,
         )
         del repair  # of what comes back
         provider: BaseLLMProvider = call.provider  # type: ignore[assignment]  # dispatch knows only what it asks of one
@@ -279,6 +281,13 @@ class QueryLLM:
         response = run_in_background(lambda: self.query(model_name, messages, **arguments))
         assert isinstance(response, LLMResponse)
         return response
+
+    def key_states(self) -> list[KeyStatus]:
+        """How each key stands with each model that was asked so far: available, or why not and for how long.
+
+        Keys are called by their names; the keys themselves are shown nowhere.
+        """
+        return self._engine.key_states()
 
     async def embed(
         self,

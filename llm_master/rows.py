@@ -115,6 +115,7 @@ class ProviderConfig:
         ca_bundle: Path of a PEM file with the authorities to trust.
         scope: OAuth scope, where the provider has one.
         folder_id: Cloud folder, where the provider has one.
+        telemetry_name: What OpenTelemetry's conventions call the provider (``gen_ai.provider.name``); the name if empty.
         renames: Options that this API knows under another name: ours -> its. ``None``: the API refuses it.
     """
 
@@ -166,6 +167,7 @@ class ProviderConfig:
     ca_bundle: str | None = None
     scope: str | None = None
     folder_id: str | None = None
+    telemetry_name: str = ""
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
 
     def __attrs_post_init__(self) -> None:

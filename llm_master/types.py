@@ -159,6 +159,11 @@ class Attempt:
     cost: Decimal | None = None
     cost_state: CostState = "unknown"
 
+    @property
+    def error_type(self) -> str | None:
+        """The class of what went wrong, without its message; ``None`` for an answer."""
+        return self.error.partition(":")[0] if self.error else None
+
 
 @attrs.define(kw_only=True)
 class Receipt:

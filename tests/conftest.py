@@ -15,7 +15,7 @@ from servers import llama as llama_cpp
 from servers.documented import DocumentedServer
 from servers.scripted import ScriptedServer
 
-from llm_master import PROVIDER_CONFIGS, ModelRegistry
+from llm_master import PROVIDER_CONFIGS, ModelRegistry, metrics
 from llm_master.engines import forget
 
 pytest_plugins = ["llm_master.testing.fixtures"]
@@ -47,8 +47,9 @@ def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
-    """No key is barred, no limit reached and no provider in trouble from the test before."""
+    """No key is barred, no limit reached, no provider in trouble and nothing counted from the test before."""
     forget()
+    metrics.METRICS.clear()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,11 @@ FLOORS = {
     "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
+    "llm_master.observing": 3.6,  # who listens to an engine's queries
+    "llm_master.metrics": 2.5,  # above dispatch, which is given it as an argument
+    "llm_master.telemetry": 2.5,  # the same
+    "llm_master.telemetry_content": 1,
+    "llm_master.logs": 0,
     "llm_master.provider_rows": 3,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
     "llm_master.providers": 3,
@@ -378,6 +383,7 @@ for logger in list(logging.root.manager.loggerDict.values()):
     if getattr(logger, "name", "").startswith("llm_master"):
         new_handlers += logger.handlers
 heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click", "langchain_core") if m in sys.modules]
+heavy = [m for m in ("aiohttp", "openai", "httpx", "httpx2", "pydantic", "genai_prices", "dotenv", "requests", "click", "opentelemetry") if m in sys.modules]
 print(json.dumps({"events": events, "handlers": [repr(h) for h in new_handlers], "heavy": heavy}))
 """
 

@@ -1122,7 +1122,7 @@ def test_query_sync_inside_its_own_loop_is_refused_and_does_not_hang():
             return llm().query_sync("mock/echo", prompt="Hi").content
 
     provider(base=Nested)
-    with pytest.raises(ConfigurationError, match=r"await query\(\)"):
+    with pytest.raises(ConfigurationError, match=r"would wait for itself: await there"):
         llm().query_sync("acme/large", prompt="Hi")
 
 

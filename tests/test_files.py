@@ -118,6 +118,9 @@ max_attempts = 4
 on_unsupported = "drop"
 log_level = "DEBUG"
 hedge = 0.05
+log_format = "json"
+metrics = true
+telemetry = false
 moderation_model = "omni-moderation-latest"
 max_media_bytes = 1000
 allow_private_urls = false
@@ -163,6 +166,9 @@ rpm = 1
         "on_unsupported": "drop",
         "log_level": "DEBUG",
         "hedge": 0.05,
+        "log_format": "json",
+        "metrics": True,
+        "telemetry": False,
         "moderation_model": "omni-moderation-latest",
         "max_media_bytes": 1000,
         "allow_private_urls": False,
@@ -177,15 +183,15 @@ rpm = 1
     assert str(rows["groq/x"].input_price_per_million) == "0.1"
     assert rows["groq/x"].as_of == "2026-08-01"
     assert rows["groq/y"].lacks("vision")
-    assert found.models["groq/x"].origin == "llm_master.toml:13"
-    assert found.models["groq/new"].origin == "llm_master.toml:41"
+    assert found.models["groq/x"].origin == "llm_master.toml:16"
+    assert found.models["groq/new"].origin == "llm_master.toml:44"
     assert values(found.aliases) == {"fast": "groq/x", "4.1": {"model": "groq/y", "options": {"temperature": 0}}, "plain": "groq/z"}
-    assert found.aliases["4.1"].origin == "llm_master.toml:26"
+    assert found.aliases["4.1"].origin == "llm_master.toml:29"
     assert values(found.routes) == {
         "cheap": {"targets": ["groq/x", {"model": "mistral/y", "weight": 2}], "strategy": "round-robin", "stick": 60}
     }
     assert values(found.providers["groq"]) == {"rpm": 30, "max_concurrent": 3}
-    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:36"
+    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:39"
 
 
 SAMPLES = {

@@ -340,9 +340,9 @@ def test_no_key_in_what_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert secret not in repr(snapshot) and secret not in repr(snapshot.origins)
 
 
-async def test_a_route_is_not_taken_for_a_model(answers: ScriptedServer, folder: Path) -> None:
+async def test_a_route_asks_its_targets_and_says_what_each_of_them_lacks(answers: ScriptedServer, folder: Path) -> None:
     (folder / "llm_master.toml").write_text('[routes.best]\ntargets = ["groq/a", "openai/b"]\nstrategy = "round-robin"\n')
-    with pytest.raises(ConfigurationError, match="'best' is a route"):
+    with pytest.raises(ConfigurationError, match=r"no target of route 'best' can be asked this:\n  - groq/a: (.|\n)*  - openai/b: "):
         await QueryLLM().query("best", prompt="Hello")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,7 @@ from llm_master.clock import Clock
 from llm_master.dispatch.choosing import Outlook
 from llm_master.dispatch.deciding import again, ask_of
 from llm_master.dispatch.forms import in_form
-from llm_master.dispatch.hooks import Hooks
+from llm_master.dispatch.hooks import Hooks, Watch, observed
 from llm_master.dispatch.keys import KeyState
 from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.pool import NoCapacity
@@ -22,7 +22,7 @@ from llm_master.dispatch.sending import send, total_cost, wrapped
 from llm_master.dispatch.successors import Successors
 from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
-from llm_master.dispatch.told import no_capacity, out_of_time, shows_a_key, translated
+from llm_master.dispatch.told import log_attempt, no_capacity, out_of_time, shows_a_key, translated
 from llm_master.errors import InvalidOutputError, LLMError, RateLimitError
 from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig
@@ -86,7 +86,9 @@ class Call:
         "successors",
         "target",
         "timeout",
+        "told",
         "wanted",
+        "watch",
         "why",
     )
 
@@ -133,6 +135,9 @@ class Call:
         self.deadline_at = clock.monotonic() + deadline
         self.priority = 0
         self.hooks = hooks
+        # Where somebody observes the query, from its beginning to its end; and the attempt of which hooks were told last.
+        self.watch: Watch | None = None
+        self.told: Attempt | None = None
         self._translate = translate
         self.max_attempts = max_attempts
         self.sends = 0
@@ -164,12 +169,16 @@ class Call:
             currency=target.row.currency,
         )
 
-    async def answer(self) -> Any:
+    def answer(self) -> Coroutine[Any, Any, Any]:
         """Send until there is an answer or no sense in going on: an ``LLMResponse``, or the operation's ``Result``.
 
         Raises:
             LLMError: What failed, with the receipt.
         """
+        # Nobody observes, or this is one more request of a query that is observed: no coroutine around it.
+        return self._answer() if self.hooks is None or self.watch is not None else observed(self.hooks, self, self._answer())
+
+    async def _answer(self) -> Any:
         if self.before is not None:
             await self.prepare()
         while True:
@@ -348,9 +357,9 @@ class Call:
             attempt.error = f"{type(error).__name__}: {error}"
         if isinstance(error, LLMError):
             error.receipt = self.receipt
-        self.close_attempt(then)
+        self.close_attempt(then, getattr(error, "response", None))
 
-    def close_attempt(self, then: str | None) -> None:
+    def close_attempt(self, then: str | None, response: Any = None) -> None:
         """The attempt is over, well or not."""
         attempt = self.attempt
         if attempt is None:
@@ -359,18 +368,15 @@ class Call:
         if attempt.latency is None:
             attempt.latency = self.clock.monotonic() - self.began
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "attempt %d: %s %s with %s: %s in %.3f s%s",
-                len(self.receipt.attempts),
-                attempt.provider,
-                attempt.model,
-                attempt.key or "no key",
-                attempt.error or attempt.status or "answered",
-                attempt.latency,
-                f"; {then}" if then else "",
-            )
+            log_attempt(attempt, len(self.receipt.attempts))
         if self.hooks is not None:
-            self.hooks.attempt(attempt, self.receipt)
+            self.hooks.attempt(self, response)
+
+    def over(self, response: Any, error: BaseException | None = None) -> None:
+        """Tell whoever observes that the query has ended."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.ended(response, error)
 
     # After an answer.
 
@@ -414,7 +420,7 @@ class Call:
         if self.spent is not None:
             receipt.cost, receipt.cost_state = total_cost(self.spent, (cost, cost_state))
         if self.hooks is not None or logger.isEnabledFor(logging.DEBUG):
-            self.close_attempt(None)
+            self.close_attempt(None, response)
             if self.hooks is not None and self.wanted is None:
                 self.hooks.response(response)
 

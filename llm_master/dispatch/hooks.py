@@ -1,44 +1,172 @@
-"""Event hooks: what users want called beside a query, and what cannot break it."""
+"""What is called beside a query, and cannot break it: the user's hooks, and observers that see it from beginning to end."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from llm_master.types import Attempt, LLMResponse, Receipt
+
+if TYPE_CHECKING:
+    from llm_master.dispatch.call import Call
 
 logger = logging.getLogger("llm_master.hooks")
 
 _running: set[asyncio.Future[Any]] = set()
 """Asynchronous hooks under way: an event loop keeps no strong reference to its tasks."""
 
+_warned: set[tuple[str, type[BaseException]]] = set()
+"""Failures of observers that were told: one that fails does so with each query."""
+
+
+class Observer(Protocol):
+    """Sees queries. What it raises is told in the log once per kind, and breaks nothing.
+
+    A response is an ``LLMResponse`` or a ``Result``, of a stream that did not reach its end what had come.
+    """
+
+    def refused(self, model_name: str, error: Exception) -> None:
+        """A query could not even be begun: its model is not known, an option cannot be one."""
+
+    def began(self, call: Call, *, stream: bool) -> Any:
+        """A query begins, in the task that will send it. What this returns is handed to the methods below."""
+
+    def left(self, state: Any) -> None:
+        """In the task of ``began``: it has its answer, or its stream's first piece, and goes on to other things."""
+
+    def attempt(self, state: Any, attempt: Attempt, receipt: Receipt, response: Any) -> None:
+        """An attempt has ended, with a response or without."""
+
+    def ended(self, state: Any, receipt: Receipt, response: Any, error: BaseException | None) -> None:
+        """The query has ended, once, in whatever task or thread: answered, failed, cancelled, stopped, or given up.
+
+        The last two bring no error; the last attempt's ``then`` tells them from an answer.
+        """
+
+
+class Watch:
+    """One query, as its observers see it."""
+
+    __slots__ = ("_open", "_receipt", "_seers")
+
+    def __init__(self, observers: tuple[Observer, ...], call: Call, *, stream: bool) -> None:
+        self._open = True
+        # Not the call, which holds this: a stream that nobody holds any more is then collected at once.
+        self._receipt = call.receipt
+        self._seers: list[tuple[Observer, Any]] = []
+        for observer in observers:
+            try:
+                self._seers.append((observer, observer.began(call, stream=stream)))
+            except Exception as exc:
+                _failed(observer, exc)
+
+    def left(self) -> None:
+        """The task goes on."""
+        for observer, state in self._seers:
+            try:
+                observer.left(state)
+            except Exception as exc:
+                _failed(observer, exc)
+
+    def attempt(self, attempt: Attempt, response: Any) -> None:
+        """An attempt has ended."""
+        for observer, state in self._seers:
+            try:
+                observer.attempt(state, attempt, self._receipt, response)
+            except Exception as exc:
+                _failed(observer, exc)
+
+    def ended(self, response: Any, error: BaseException | None) -> None:
+        """The query has ended."""
+        self._open = False
+        for observer, state in self._seers:
+            try:
+                observer.ended(state, self._receipt, response, error)
+            except Exception as exc:
+                _failed(observer, exc)
+
+    def __del__(self) -> None:
+        # At the interpreter's end nobody is there to be told.
+        if self._open and self._seers and not sys.is_finalizing():
+            attempts = self._receipt.attempts
+            if attempts and attempts[-1].latency is None:
+                attempts[-1].then = "abandoned"
+                self.attempt(attempts[-1], None)
+            self.ended(None, None)
+
 
 @attrs.frozen
 class Hooks:
-    """The hooks of one engine.
+    """Who listens to the queries of one engine.
 
     Attributes:
         on_attempt: Called with the attempt and the receipt when an attempt has ended, well or not.
         on_response: Called with each answer; of a stream, at its end.
+        observers: See all of each query.
     """
 
     on_attempt: Callable[[Attempt, Receipt], Any] | None = None
     on_response: Callable[[LLMResponse], Any] | None = None
+    observers: tuple[Observer, ...] = ()
 
-    def attempt(self, attempt: Attempt, receipt: Receipt) -> None:
-        """Tell of an attempt that has ended."""
+    def refused(self, model_name: str, error: Exception) -> None:
+        """Tell of a query that could not be begun."""
+        for observer in self.observers:
+            try:
+                observer.refused(model_name, error)
+            except Exception as exc:
+                _failed(observer, exc)
+
+    def began(self, call: Call, *, stream: bool) -> Watch | None:
+        """Tell of a query that begins; what watches it, if anybody does."""
+        if self.observers:
+            call.watch = Watch(self.observers, call, stream=stream)
+        return call.watch
+
+    def attempt(self, call: Call, response: Any) -> None:
+        """Tell of an attempt that has ended; once, though a stream that is stopped while it connects ends twice."""
+        attempt = call.attempt
+        if attempt is None or attempt is call.told:
+            return
+        call.told = attempt
         if self.on_attempt is not None:
-            _call("on_attempt", self.on_attempt, attempt, receipt)
+            _call("on_attempt", self.on_attempt, attempt, call.receipt)
+        if call.watch is not None:
+            call.watch.attempt(attempt, response)
 
     def response(self, response: Any) -> None:
         """Tell of an answer."""
         if self.on_response is not None:
             _call("on_response", self.on_response, response)
+
+
+async def observed(hooks: Hooks, call: Call, answer: Coroutine[Any, Any, Any]) -> Any:
+    """Await a call's answer, and tell of its beginning and its end."""
+    watch = hooks.began(call, stream=False)
+    try:
+        response = await answer
+    except BaseException as exc:
+        call.over(getattr(exc, "response", None), exc)
+        raise
+    else:
+        call.over(response)
+        return response
+    finally:
+        if watch is not None:
+            watch.left()
+
+
+def _failed(observer: Observer, exc: Exception) -> None:
+    kind = (type(observer).__name__, type(exc))
+    if kind not in _warned:
+        _warned.add(kind)
+        logger.warning("observing with %s failed; the call goes on, and this is not told again", kind[0], exc_info=exc)
 
 
 def _call(name: str, hook: Callable[..., Any], *arguments: Any) -> None:

@@ -11,6 +11,7 @@ from llm_master.dispatch.keys import Key, KeyState, Share
 from llm_master.dispatch.lease import Line, Ring, Slot
 from llm_master.dispatch.limits import INPUT, OUTPUT, REQUESTS, TOKENS, InFlight, Limit, Window
 from llm_master.dispatch.pool import Pool
+from llm_master.dispatch.status import KeyStatus, statuses
 from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical
 
 _RATES: dict[str, tuple[float, int, str]] = {
@@ -85,6 +86,12 @@ class Pools:
             with pool.lock:
                 pool.lines.append(line)
             return line
+
+    def states(self) -> list[KeyStatus]:
+        """How each key stands with each model that was asked so far."""
+        with self._lock:
+            lines = list(self._lines.items())
+        return [status for (provider, _, _), line in lines for status in statuses(provider, line)]
 
     def _pool(self, provider: str) -> Pool:
         # Rows may share a quota, and what shares a limit waits in one place.

@@ -143,19 +143,24 @@ class LLMStream:
         return self
 
     async def _connect(self) -> None:
+        call = self._call
         self._task = asyncio.current_task()
-        self._since = self._call.clock.monotonic()
+        self._since = call.clock.monotonic()
+        watch = call.hooks.began(call, stream=True) if call.hooks is not None else None
         try:
-            if self._call.before is not None:
-                await self._call.prepare()
+            if call.before is not None:
+                await call.prepare()
             await self._open()
         except BaseException as exc:
             self._done = True
             if self._interrupted == "stop" and isinstance(exc, asyncio.CancelledError):
                 self._fail(exc)
+            call.over(None, exc)
             raise
         finally:
             self._task = None
+            if watch is not None:
+                watch.left()
 
     async def _open(self) -> None:
         call = self._call
@@ -265,17 +270,20 @@ class LLMStream:
                 finish(call.wanted, "json_schema", response)  # a tool's arguments have been made text on the way
             except InvalidOutputError as exc:
                 call.note_invalid(exc, "raised")
+                call.over(response, exc)
                 raise
             if call.hooks is not None:
                 call.hooks.response(response)
+        call.over(response)
 
-    def _close_attempt(self, then: str) -> None:
+    def _close_attempt(self, then: str, error: BaseException | None = None) -> None:
         """End without an end: the caller's wish, or a cancellation. Sent tokens are not known, so neither is the cost."""
         self._keep_what_came()
         call = self._call
         if call.lease is not None:
             call.lease.release()
-        call.close_attempt(then)
+        call.close_attempt(then, self._response)
+        call.over(self._response, error)
 
     def _keep_what_came(self) -> None:
         self._done = True
@@ -304,7 +312,7 @@ class LLMStream:
             exc = TimeLimitPassed()
         if not isinstance(exc, Exception):
             if not self._done:
-                self._close_attempt("cancelled")
+                self._close_attempt("cancelled", exc)
             return
         call = self._call
         error = call.translated(exc, is_deadline=reason == "deadline")
@@ -314,6 +322,7 @@ class LLMStream:
             call.lease.failed(rule_for(error).key, error, began=True)
         if not isinstance(error, LLMError):
             call.write_failure(error, "raised: output had begun")
+            call.over(self._response, error)
             return
         interrupted = StreamInterruptedError(
             f"the stream broke after output began: {error}",
@@ -325,6 +334,7 @@ class LLMStream:
         )
         interrupted.response = self._response
         call.write_failure(interrupted, "raised: output had begun, and nothing may be glued to it")
+        call.over(self._response, interrupted)
         raise interrupted from error
 
     # The watch: one timer, set anew only when it fires, so that a piece costs two assignments.

@@ -1,7 +1,8 @@
-"""The errors that a call ends with, in words that name the thing and the remedy."""
+"""What is told of a call: the errors that it ends with, in words that name the thing and the remedy, and each attempt in the log."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,34 @@ from llm_master.errors import (
 
 if TYPE_CHECKING:
     from llm_master.dispatch.call import Call
+    from llm_master.types import Attempt
+
+logger = logging.getLogger("llm_master.dispatch")
+
+
+def log_attempt(attempt: Attempt, number: int) -> None:
+    """Write an attempt that has ended into the log: as a sentence, and as fields for a formatter that prints them."""
+    logger.debug(
+        "attempt %d: %s %s with %s: %s in %.3f s%s",
+        number,
+        attempt.provider,
+        attempt.model,
+        attempt.key or "no key",
+        attempt.error or attempt.status or "answered",
+        attempt.latency,
+        f"; {attempt.then}" if attempt.then else "",
+        extra={
+            "attempt": number,
+            "provider": attempt.provider,
+            "model": attempt.model,
+            "key": attempt.key,
+            "status": attempt.status,
+            "error_type": attempt.error_type,
+            "latency": attempt.latency,
+            "wait": attempt.wait,
+            "request_id": attempt.request_id,
+        },
+    )
 
 
 def out_of_time(call: Call, what: str | None = None) -> DeadlineExceededError:

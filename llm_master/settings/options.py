@@ -49,6 +49,16 @@ def _level(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         raise ConfigurationError(f"{attribute.name} is {value!r}: give one of {', '.join(LEVELS)}")
 
 
+def _telemetry(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, bool) and value != "content":
+        raise ConfigurationError(f'{attribute.name} is {value!r}: give True, False or "content", or leave it out')
+
+
+def _format(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("text", "json"):
+        raise ConfigurationError(f'{attribute.name} is {value!r}: give "text" or "json"')
+
+
 def _hook(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not callable(value):
         raise ConfigurationError(f"{attribute.name} is {value!r}: give a function")
@@ -71,6 +81,10 @@ class Options:
     log_level: str | None = attrs.field(default=None, validator=_level)
     hedge: float | None = attrs.field(default=None, validator=_share)
     routes: tuple[tuple[str, RouteSettings], ...] = attrs.field(default=(), converter=routes_of)
+    log_format: str = attrs.field(default="text", validator=_format)
+    metrics: bool = attrs.field(default=False, validator=_flag)
+    # None: where the program has OpenTelemetry set up.
+    telemetry: bool | str | None = attrs.field(default=None, validator=_telemetry)
     on_attempt: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     on_response: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     clock: Clock = SYSTEM_CLOCK

@@ -22,6 +22,15 @@ def truth(text: str) -> bool:
     return value
 
 
+def truth_or(other: str) -> Callable[[str], bool | str]:
+    """A reader of ``true``, ``false``, or this word."""
+
+    def read(text: str) -> bool | str:
+        return other if text.lower() == other else truth(text)
+
+    return read
+
+
 def seconds(text: str) -> float:
     """A time above 0."""
     try:

@@ -29,6 +29,9 @@ _OF_ALL: dict[str, tuple[str, _Reader]] = {
     "llm_master_moderation_model": ("moderation_model", str),
     "llm_master_max_media_bytes": ("max_media_bytes", values.whole(1)),
     "llm_master_allow_private_urls": ("allow_private_urls", values.truth),
+    "llm_master_log_format": ("log_format", values.word("text", "json")),
+    "llm_master_metrics": ("metrics", values.truth),
+    "llm_master_telemetry": ("telemetry", values.truth_or("content")),
     "llm_master_max_attempts": ("max_attempts", values.whole(1)),
     "llm_master_on_unsupported": ("on_unsupported", values.word("error", "drop")),
 }

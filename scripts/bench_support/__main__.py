@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, pending, routes, stream
+from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, observe, pending, routes, stream
 from bench_support.report import Row, Section, print_section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
@@ -16,6 +16,7 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     "stream": stream.measure,
     "dispatch": dispatch.measure,
     "routes": routes.measure,
+    "observe": observe.measure,
     "formats": formats.measure,
     "embeddings": embeddings.measure,
     "imports": imports.measure,

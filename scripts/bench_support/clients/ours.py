@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import evolve
 
@@ -18,6 +18,7 @@ class Ours:
 
     provider_class: str | None = None
     limits: ClassVar[dict[str, int]] = {}
+    settings: ClassVar[dict[str, bool]] = {}
     keys = 1
 
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
@@ -29,7 +30,7 @@ class Ours:
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
         )
-        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}))
+        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}, **self.settings))
 
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
@@ -70,6 +71,89 @@ class Queued(Limited):
     """The same, of which 8 may be under way: with more callers, most wait."""
 
     limits: ClassVar[dict[str, int]] = Limited.limits | {"max_concurrent": 8}
+
+
+class Silent(Ours):
+    """Nobody observes it, and nobody is looked for."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False}
+
+
+class Counted(Ours):
+    """Counted for Prometheus."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False, "metrics": True}
+
+
+class Traced(Ours):
+    """In a program that has OpenTelemetry set up, as its guide says; what it tells goes nowhere."""
+
+    with_metrics = True
+
+    def __init__(self, base_url: str, *, many: int | None = None) -> None:
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+        class Nowhere(SpanExporter):
+            def export(self, spans: object) -> SpanExportResult:
+                del spans
+                return SpanExportResult.SUCCESS
+
+        tracers = TracerProvider()
+        tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
+        trace.set_tracer_provider(tracers)
+        if self.with_metrics:
+            metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+        super().__init__(base_url, many=many)
+
+    async def call(self) -> int:
+        hooks = self._llm._engine.hooks
+        if hooks is None or not hooks.observers:
+            raise RuntimeError("the bench means to measure a call that is traced, and this one is not")
+        return await super().call()
+
+
+class Spans(Traced):
+    """In a program that has set up spans and no metrics."""
+
+    with_metrics = False
+
+
+class BareSDK(Traced):
+    """Nobody observes it, and beside each call the SDK is told what an observed call would tell it."""
+
+    settings: ClassVar[dict[str, bool]] = {"telemetry": False}
+
+    async def call(self) -> int:
+        from opentelemetry import context, metrics, trace
+
+        if self._tracer is None:
+            self._tracer = trace.get_tracer("bench")
+            meter = metrics.get_meter("bench")
+            self._duration = meter.create_histogram("gen_ai.client.operation.duration")
+            self._tokens = meter.create_histogram("gen_ai.client.token.usage")
+        common = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "bench", "gen_ai.request.model": MODEL}
+        asked = {**common, "server.address": "127.0.0.1", "server.port": 80, "gen_ai.request.temperature": 0.5}
+        span = self._tracer.start_span(f"chat {MODEL}", kind=trace.SpanKind.CLIENT, attributes=asked)
+        token = context.attach(trace.set_span_in_context(span))
+        answer = await self._llm.query(self._model, MESSAGES, temperature=0.5)
+        common["gen_ai.response.model"] = MODEL
+        for kind, tokens in (("input", answer.usage.input_tokens), ("output", answer.usage.output_tokens)):
+            self._tokens.record(tokens, {**common, "gen_ai.token.type": kind})
+        self._duration.record(0.1, common)
+        told = {"gen_ai.response.model": MODEL, "gen_ai.response.finish_reasons": ("stop",), "gen_ai.response.id": "one"}
+        told |= {"gen_ai.usage.input_tokens": answer.usage.input_tokens, "gen_ai.usage.output_tokens": answer.usage.output_tokens}
+        span.set_attributes(told)
+        span.end()
+        context.detach(token)
+        return _length(answer)
+
+    _tracer: Any = None
+    _duration: Any = None
+    _tokens: Any = None
 
 
 class Anthropic(Ours):
