@@ -40,7 +40,8 @@ class ProviderMetrics:
         total_prompt_tokens: Input tokens that were counted.
         total_completion_tokens: Output tokens that were counted.
         total_tokens: Both.
-        total_cost: What is known of the cost.
+        total_cost: The sum of all costs that are known.
+        unknown_costs: Answers whose cost is not known, and so not in it.
     """
 
     total_requests: int
@@ -53,7 +54,8 @@ class ProviderMetrics:
     total_prompt_tokens: int
     total_completion_tokens: int
     total_tokens: int
-    total_cost: Decimal | None
+    total_cost: Decimal
+    unknown_costs: int
 
 
 class Router:
@@ -181,4 +183,5 @@ def _metrics(health: Health, now: float) -> ProviderMetrics:
         total_completion_tokens=health.output_tokens,
         total_tokens=health.input_tokens + health.output_tokens,
         total_cost=health.cost,
+        unknown_costs=health.unknown_costs,
     )

@@ -35,7 +35,7 @@ from llm_master import (
 from llm_master.dispatch.health import OPEN_FOR, OPENS_AFTER
 from llm_master.dispatch.routes import STRATEGIES
 from llm_master.settings import routes as declared
-from llm_master.testing import FakeClock
+from llm_master.testing import FakeClock, Fault, FaultServer
 
 NAMES = ("a", "b", "c")
 
@@ -433,3 +433,97 @@ async def test_the_guides_modes_of_the_mock(clock: FakeClock) -> None:
     answer = await router.route("Hello")
     assert answer.content == "Mock response to: Hello" and len(answer.receipt.attempts) == 5
     assert answer.cost is None or answer.cost == Decimal()
+
+
+def test_the_guides_metrics_as_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of its docs/observability.md, but for the import path."""
+    # fmt: off
+    import asyncio
+
+    from llm_master import Router
+    from llm_master.providers import MockProvider, ProviderConfig
+
+    async def main():  # type: ignore[no-untyped-def]
+        router = Router(strategy="round-robin")
+
+        # Add provider
+        config = ProviderConfig(name="provider-1", model="mock-normal")
+        router.add_provider(MockProvider(config))
+
+        # Make requests
+        for i in range(10):
+            await router.route(f"Request {i}")
+
+        # Access token metrics
+        metrics = router.get_metrics()
+        for provider_name, provider_metrics in metrics.items():
+            print(f"Provider: {provider_name}")
+            print(f"  Total requests: {provider_metrics.total_requests}")
+            print(f"  Prompt tokens: {provider_metrics.total_prompt_tokens}")
+            print(f"  Completion tokens: {provider_metrics.total_completion_tokens}")
+            print(f"  Total tokens: {provider_metrics.total_tokens}")
+            print(f"  Total cost: {provider_metrics.total_cost:.2f} RUB")
+
+    asyncio.run(main())
+    # fmt: on
+    shown = capsys.readouterr().out
+    assert "Provider: provider-1\n  Total requests: 10\n  Prompt tokens: 20\n" in shown and "Total cost: 0.00" in shown
+
+
+async def test_the_guides_custom_provider_as_it_stands(fault_server: FaultServer) -> None:
+    """Of its docs/providers/custom_provider.md, shortened by its comments, but for the import path and the address."""
+    httpx = pytest.importorskip("httpx")
+    # fmt: off
+    from llm_master import AuthenticationError, ProviderError
+
+    class YourProvider(BaseProvider):
+        DEFAULT_BASE_URL: str = fault_server.base_url
+        DEFAULT_MODEL: str = "your-model"
+
+        def __init__(self, config: ProviderConfig) -> None:
+            super().__init__(config)
+            # Set default base_url if not provided
+            if not self.config.base_url:
+                self.config.base_url = self.DEFAULT_BASE_URL  # type: ignore[misc]
+
+            # Initialize HTTP client
+            self._client = httpx.AsyncClient(
+                timeout=self.config.timeout,
+                verify=self.config.verify_ssl
+            )
+
+        async def generate(self, prompt: str, params: GenerationParams | None = None) -> str:
+            url = f"{self.config.base_url}/completions"
+            headers = {"Authorization": f"Bearer {self.config.api_key}", "Content-Type": "application/json"}
+            payload = {"prompt": prompt, "model": self.config.model or self.DEFAULT_MODEL}
+
+            async def make_request() -> str:
+                response = await self._client.post(url, json=payload, headers=headers)
+                if response.status_code == 401:
+                    raise AuthenticationError("Invalid API key")
+                elif response.status_code == 429:
+                    raise RateLimitError("Rate limit exceeded")
+                elif response.status_code != 200:
+                    raise ProviderError(f"API error: {response.status_code}")
+                data = response.json()
+                return str(data["text"])
+
+            return await self._retry_with_backoff(make_request)
+
+    router = Router(strategy="round-robin")
+
+    config = ProviderConfig(
+        name="your-provider",
+        api_key="your_api_key",
+        model="your-model"
+    )
+    fault_server.script(Fault(path="/completions", body={"text": "Hello to you"}))
+    provider = YourProvider(config)
+    router.add_provider(provider)
+
+    response = await router.route("Hello, world!")
+    # fmt: on
+    await provider._client.aclose()
+    assert str(response) == "Hello to you"
+    (request,) = fault_server.requests
+    assert request.path.endswith("/completions")

@@ -48,6 +48,7 @@ class Health:
         "picked",
         "success",
         "total",
+        "unknown_costs",
     )
 
     def __init__(self) -> None:
@@ -60,7 +61,8 @@ class Health:
         self.last_error: str | None = None
         self.input_tokens = 0
         self.output_tokens = 0
-        self.cost: Decimal | None = None
+        self.cost = Decimal()
+        self.unknown_costs = 0
         self._latencies: deque[float] = deque(maxlen=_RECENT)
         self._recent: deque[bool] = deque(maxlen=_RECENT)
         self._failures = 0
@@ -94,7 +96,9 @@ class Health:
         self.input_tokens += usage.input_tokens or 0
         self.output_tokens += usage.output_tokens or 0
         if cost is not None:
-            self.cost = (self.cost or Decimal()) + cost
+            self.cost += cost
+        else:
+            self.unknown_costs += 1
 
     def broke(self, error: Exception, now: float) -> None:
         """It failed, in a way that is its own and not the request's."""

@@ -26,7 +26,7 @@ class BaseProvider(ABC):
     """A provider that takes a prompt and returns a text. For a row's ``provider_class``.
 
     Attributes:
-        config: The row; ``config.api_key``, ``config.base_url`` and ``config.model`` are what a provider mostly needs.
+        config: The row, with the class's own address and model where it says none; ``config.api_key``, ``config.base_url`` and ``config.model`` are what a provider mostly needs.
         base_url: The row's, else ``DEFAULT_BASE_URL``.
         model: The row's default model, else ``DEFAULT_MODEL``.
     """
@@ -37,10 +37,13 @@ class BaseProvider(ABC):
     """What ``_retry_with_backoff`` waits by; a test may set another."""
 
     def __init__(self, config: ProviderConfig) -> None:
+        base_url, model = config.base_url or self.DEFAULT_BASE_URL, config.default_model or self.DEFAULT_MODEL
+        if (base_url, model) != (config.base_url, config.default_model):
+            config = attrs.evolve(config, base_url=base_url, default_model=model)
         self.config = config
         self.api_key = config.api_key
-        self.base_url = config.base_url or self.DEFAULT_BASE_URL
-        self.model = config.default_model or self.DEFAULT_MODEL
+        self.base_url = base_url
+        self.model = model
         self.logger = logging.getLogger(f"llm_master.providers.{config.name or type(self).__name__}")
 
     @abstractmethod
