@@ -49,7 +49,9 @@ class LLMConfig:
             (``"error"``, or ``"drop"`` to leave out options that a provider does not take; the receipt lists them),
             ``max_concurrent`` (requests in flight to each provider that says nothing itself), ``moderation_model``,
             ``max_media_bytes`` (of one image or file that is sent), ``allow_private_urls`` (whether media may be fetched from
-            private addresses), ``enable_fallback``, ``clock``.
+            private addresses), ``enable_fallback``, ``redis_url`` (a Redis through which processes share limits and key
+            states), ``redis_prefix`` (what their names there begin with), ``state`` (a file that keeps key states over restarts,
+            where there is no Redis), ``clock``.
 
     Raises:
         TypeError: A field that there is not.

@@ -30,6 +30,9 @@ _OF_ALL: dict[str, tuple[str, _Reader]] = {
     "llm_master_max_media_bytes": ("max_media_bytes", values.whole(1)),
     "llm_master_allow_private_urls": ("allow_private_urls", values.truth),
     "llm_master_max_attempts": ("max_attempts", values.whole(1)),
+    "llm_master_redis_url": ("redis_url", str),
+    "llm_master_redis_prefix": ("redis_prefix", str),
+    "llm_master_state": ("state", str),
     "llm_master_on_unsupported": ("on_unsupported", values.word("error", "drop")),
 }
 """Variable -> option, and how it is read."""
