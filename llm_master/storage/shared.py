@@ -41,11 +41,15 @@ KEPT = 30.0
 _NEWS = 10.0
 """Seconds between two pieces of news."""
 
+_LINGER = 0.002
+"""Seconds for which what nobody waits for lets others catch up, so that one round trip serves an answer and the next request."""
+
 Op: TypeAlias = list[Any]
 Reply: TypeAlias = list[Any]
 
 _DIGEST = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # how EVALSHA names it
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 _open: weakref.WeakValueDictionary[tuple[str, str], SharedStore] = weakref.WeakValueDictionary()
 _open_lock = threading.Lock()
 
@@ -56,10 +60,12 @@ def shared_at(url: str, prefix: str) -> SharedStore:
     Raises:
         ConfigurationError: The ``redis`` package is not installed.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("redis") is None:
-        raise ConfigurationError("redis_url is set and the redis package is not installed: pip install 'llm_master[redis]'")
+    try:
+        _redis()
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"redis_url is set and the redis package cannot be imported ({exc}): pip install 'llm_master[redis]'"
+        ) from None
     with _open_lock:
         store = _open.get((url, prefix))
         if store is None:
@@ -167,6 +173,7 @@ class Link:
         self._era = 0
         self._out: list[tuple[Op, _Pending | None]] = []
         self._runner: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._closed = False
         # Who holds which places: they are told of again and again, so that those of a dead process come free.
@@ -242,7 +249,18 @@ class Link:
             self._store.link()._say(op, pending)
             return
         self._out.append((op, pending))
-        if self._runner is None:
+        if self._runner is not None:
+            return
+        if pending is not None or op[0] == "set":  # bad news go at once
+            self._start()
+        elif self._later is None:
+            self._later = self.loop.call_later(_LINGER, self._start)
+
+    def _start(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if self._runner is None and self._out:
             self._runner = self.loop.create_task(self._run())
 
     async def _run(self) -> None:
@@ -290,7 +308,6 @@ class Link:
         if self._client is not None and self._era != self._store.era:
             await self._drop()
         payload = _encode(ops)
-        _redis()  # whose import takes longer than any round trip, and is not counted as one
         async with asyncio.timeout(None) as bound:
             watch = self._watch(bound)
             try:
@@ -315,7 +332,7 @@ class Link:
             replies = await self._client.evalsha(_DIGEST, 0, prefix, payload)
         except _redis().exceptions.NoScriptError:
             replies = await self._client.eval(SCRIPT, 0, prefix, payload)
-        found: list[Any] = replies
+        found: list[Any] = _decode(replies)
         return found
 
     async def _look(self) -> None:
@@ -349,10 +366,9 @@ class Link:
         """Say what is still to be said, and close the connection."""
         if self._news is not None:
             self._news.cancel()
+        self._start()
         if self._runner is not None:
             await asyncio.wait([self._runner], timeout=BOUND)
-        elif self._out:
-            await self._run()
         self._closed = True
         self._store.forget(self)
         await self._drop()
@@ -401,7 +417,7 @@ def _connect(url: str) -> Any:
     redis = _redis()
     # Whoever calls has a bound of its own, and tries again by rules of its own.
     retry = redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0)
-    return redis.asyncio.Redis.from_url(url, decode_responses=True, retry=retry, socket_timeout=None, max_connections=1)
+    return redis.asyncio.Redis.from_url(url, single_connection_client=True, retry=retry, socket_timeout=None)
 
 
 def shown(url: str) -> str:
