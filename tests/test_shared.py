@@ -114,7 +114,7 @@ class Workers:
 
 def test_four_processes_with_skewed_clocks_keep_one_limit_and_use_it(redis: RedisServer, fault_server: FaultServer) -> None:
     """Never more than the limit in any window, and 95 % of what windows that are kept 0.1 s longer let through."""
-    limit, each = 40, 60
+    limit, each = 40, 50
     fault_server.limit(Limit(limit, window=1.0, by="model"))
     with Workers(fault_server, redis.url, skews=(0.0, 3600.0, -86400.0 * 3, 0.5), count=each, rps=limit) as workers:
         done = workers.done()
@@ -128,13 +128,13 @@ def test_four_processes_with_skewed_clocks_keep_one_limit_and_use_it(redis: Redi
 
 
 def test_redis_is_killed_in_the_middle_and_nothing_is_lost(redis: RedisServer, fault_server: FaultServer) -> None:
-    limit, each = 40, 60
+    limit, each = 40, 50
     fault_server.limit(Limit(limit, window=1.0, by="model"))
     with Workers(fault_server, redis.url, skews=(0.0,) * 4, count=each, rps=limit) as workers:
-        time.sleep(1.3)
+        time.sleep(0.9)
         redis.kill()
         try:
-            time.sleep(0.6)
+            time.sleep(0.7)
         finally:
             redis.start()
         done = workers.done()

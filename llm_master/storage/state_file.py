@@ -75,7 +75,8 @@ class StateFile:
         self._changed: dict[str, list[Any]] = {}
         # Name -> [count, when it was written last].
         self._uses: dict[str, list[float]] = {}
-        self._counted: dict[str, tuple[weakref.ref[Any], int]] = {}
+        # Whose uses are counted under which name, and how many of them have been.
+        self._counted: list[tuple[str, weakref.ref[Counted], int]] = []
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         with self._lock:
@@ -113,11 +114,11 @@ class StateFile:
         known = self._uses.get(name)
         return int(known[0]) if known is not None else None
 
-    def counts(self, name: str, state: Any) -> None:
+    def counts(self, name: str, state: Counted) -> None:
         """Add what ``state.uses`` grows by to the count of this name, whenever the file is written."""
         with self._lock:
-            if name not in self._counted or self._counted[name][0]() is not state:
-                self._counted[name] = weakref.ref(state), state.uses
+            if not any(known == name and of() is state for known, of, _ in self._counted):
+                self._counted.append((name, weakref.ref(state), state.uses))
 
     def save(self) -> None:
         """Write what has changed, now. That it cannot be written is logged, and breaks nothing."""
@@ -158,15 +159,16 @@ class StateFile:
     def _changed_counts(self) -> bool:
         changed = False
         now = self.time()
-        for name, (state_of, before) in list(self._counted.items()):
-            state = state_of()
-            if state is None:
-                del self._counted[name]
-            elif state.uses != before:
+        counted, self._counted = self._counted, []
+        for name, of, before in counted:
+            if (state := of()) is None:  # its engine is gone
+                continue
+            uses = state.uses
+            if uses > before:
                 known = self._uses.get(name, [0, now])
-                self._uses[name] = [known[0] + max(0, state.uses - before), now]
-                self._counted[name] = state_of, state.uses
+                self._uses[name] = [known[0] + uses - before, now]
                 changed = True
+            self._counted.append((name, of, uses))
         return changed
 
     def _write(self) -> None:
