@@ -120,6 +120,9 @@ log_level = "DEBUG"
 moderation_model = "omni-moderation-latest"
 max_media_bytes = 1000
 allow_private_urls = false
+redis_url = "redis://127.0.0.1:6379/0"
+redis_prefix = "team"
+state = "keys.json"
 
 [models."groq/x"]
 input_price_per_million = 0.1
@@ -164,6 +167,9 @@ rpm = 1
         "moderation_model": "omni-moderation-latest",
         "max_media_bytes": 1000,
         "allow_private_urls": False,
+        "redis_url": "redis://127.0.0.1:6379/0",
+        "redis_prefix": "team",
+        "state": "keys.json",
     }
     assert set(found.options) == set(OPTIONS)
     assert found.options["max_attempts"].origin == "llm_master.toml:5"
