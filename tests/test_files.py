@@ -181,15 +181,15 @@ rpm = 1
     assert str(rows["groq/x"].input_price_per_million) == "0.1"
     assert rows["groq/x"].as_of == "2026-08-01"
     assert rows["groq/y"].lacks("vision")
-    assert found.models["groq/x"].origin == "llm_master.toml:12"
-    assert found.models["groq/new"].origin == "llm_master.toml:40"
+    assert found.models["groq/x"].origin == "llm_master.toml:15"
+    assert found.models["groq/new"].origin == "llm_master.toml:43"
     assert values(found.aliases) == {"fast": "groq/x", "4.1": {"model": "groq/y", "options": {"temperature": 0}}, "plain": "groq/z"}
-    assert found.aliases["4.1"].origin == "llm_master.toml:25"
+    assert found.aliases["4.1"].origin == "llm_master.toml:28"
     assert values(found.routes) == {
         "cheap": {"targets": ["groq/x", {"model": "mistral/y", "weight": 2}], "strategy": "round-robin", "stick": 60}
     }
     assert values(found.providers["groq"]) == {"rpm": 30, "max_concurrent": 3}
-    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:35"
+    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:38"
 
 
 SAMPLES = {

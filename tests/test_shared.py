@@ -27,7 +27,8 @@ from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.limits import MARGIN, Ask, Window
 from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.sharing import Sharing
-from llm_master.storage.shared import BOUND, Link, SharedStore, shown
+from llm_master.storage.redis_link import BOUND, Link
+from llm_master.storage.shared import SharedStore, shown
 from llm_master.storage.shared_script import SCRIPT
 from llm_master.testing import Fault, FaultServer, Limit
 from llm_master.types import Usage
@@ -369,7 +370,7 @@ async def test_who_is_cancelled_while_he_asks_takes_nothing(redis: RedisServer) 
 
 
 async def test_a_place_of_a_process_that_died_comes_free(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_master.storage.shared.KEPT", 0.2)
+    monkeypatch.setattr("llm_master.storage.redis_link.KEPT", 0.2)
     dead, alive = SharedStore(redis.url, "x"), SharedStore(redis.url, "x")
     lease = await admitted(line_of(dead, max_concurrent=1))
     assert lease is not None
