@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import redis_server
 from servers.redis_server import RedisServer
 
 from llm_master import PROVIDER_CONFIGS, AuthenticationError, ConfigurationError, LLMConfig, ModelConfig, ProviderConfig, QueryLLM
+from llm_master.cli import main
 from llm_master.clock import SYSTEM_CLOCK
 from llm_master.dispatch.keys import Key
 from llm_master.dispatch.lease import Lease, Line
@@ -196,6 +199,36 @@ async def test_a_redis_that_stalls_holds_nobody_up_and_comes_back(
     assert "no answer in time" in caplog.text
 
 
+async def test_where_there_is_no_redis_from_the_start(fault_server: FaultServer, caplog: pytest.LogCaptureFixture) -> None:
+    acme(fault_server, rpm=600, max_concurrent=3)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        async with engine(f"redis://127.0.0.1:{nobody.getsockname()[1]}/0") as llm:
+            began = time.monotonic()
+            await asyncio.gather(*(llm.query("acme/m", prompt="Hi") for _ in range(20)))
+            assert time.monotonic() - began < 2
+    assert [record.levelname for record in caplog.records if record.name == "llm_master.storage"] == ["WARNING"]
+
+
+async def test_one_that_never_answers_from_the_start_is_waited_for_once(
+    fault_server: FaultServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_master.storage.redis_link.CONNECT", 0.5)
+    acme(fault_server)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        async with engine(f"redis://127.0.0.1:{silent.getsockname()[1]}/0") as llm:
+            began = time.monotonic()
+            await asyncio.gather(*(llm.query("acme/m", prompt="Hi") for _ in range(20)))
+            assert BOUND - 0.05 < time.monotonic() - began < BOUND + 0.6
+            began = time.monotonic()
+            await llm.query("acme/m", prompt="Hi")
+            assert time.monotonic() - began < BOUND - 0.05
+            await asyncio.sleep(0.5)
+    assert [record.levelname for record in caplog.records if record.name == "llm_master.storage"] == ["WARNING"]
+
+
 async def test_redis_that_was_started_anew_between_two_calls_is_not_even_noticed(
     redis: RedisServer, fault_server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -320,6 +353,8 @@ def test_the_password_is_shown_nowhere() -> None:
     assert llm._engine.snapshot.options.redis_url == url
     assert PASSWORD not in repr(llm._engine.snapshot) + repr(SharedStore(url, "x")) + shown(url)
     assert shown(url) == "redis://127.0.0.1:6379/0"
+    done = CliRunner().invoke(main, ["config", "show", "--origin"], env={"LLM_MASTER_REDIS_URL": url})
+    assert "redis://127.0.0.1:6379/0" in done.output and PASSWORD not in done.output
 
 
 # The script
