@@ -20,6 +20,7 @@ from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
 from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.routes import Member, Route
+from llm_master.dispatch.sharing import Keeper, Remembering, Sharing
 from llm_master.dispatch.status import KeyStatus
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
@@ -31,6 +32,7 @@ from llm_master.providers.sdk import translated
 from llm_master.providers.short import BaseProvider, ShortForm
 from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
+from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings
 from llm_master.snapshot import Snapshot, provider_class
 from llm_master.types import Message
@@ -49,7 +51,7 @@ class Engine:
         self._registry_version = ModelRegistry.CONFIGS.version
         self._drop = snapshot.options.on_unsupported == "drop"
         settings = snapshot.options
-        self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent)
+        self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent, _keeper(settings))
         # What is known of how targets do is shared by all routes that have them.
         self._health: dict[str, Health] = {}
         self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
@@ -400,6 +402,19 @@ class Engine:
             f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
+
+
+def _keeper(settings: Options) -> Keeper | None:
+    """Who keeps limits and what is known of keys, if the settings name anybody."""
+    if settings.redis_url is not None:
+        from llm_master.storage.shared import shared_at
+
+        return Sharing(shared_at(settings.redis_url, settings.redis_prefix))
+    if settings.state is not None:
+        from llm_master.storage.state_file import state_at
+
+        return Remembering(state_at(settings.state, settings.clock.time))
+    return None
 
 
 def _drops(unsupported: Any) -> bool:

@@ -53,8 +53,10 @@ class LLMConfig:
             ``max_concurrent`` (requests in flight to each provider that says nothing itself), ``moderation_model``,
             ``max_media_bytes`` (of one image or file that is sent), ``allow_private_urls`` (whether media may be fetched from
             private addresses), ``enable_fallback``, ``routes`` (name -> targets, see docs/routes.md),
-            ``hedge`` (the share of queries that may be asked twice, see docs/limits.md),
-            ``on_attempt`` and ``on_response`` (hooks), ``log_level``, ``clock``.
+            ``hedge`` (the share of queries that may be asked twice, see docs/limits.md), ``redis_url`` (a Redis through which
+            processes share limits and key states), ``redis_prefix`` (what their names there begin with), ``state`` (a file that
+            keeps key states over restarts, where there is no Redis), ``on_attempt`` and ``on_response`` (hooks), ``metrics``,
+            ``telemetry``, ``log_level``, ``log_format``, ``clock``.
 
     Raises:
         TypeError: A field that there is not.

@@ -51,7 +51,7 @@ FLOORS = {
     "llm_master.model_registry": 1,
     "llm_master.pricing": 1,
     "llm_master.settings": 1,
-    "llm_master.storage": 1,
+    "llm_master.storage": 1.1,  # its connections are closed with the loop's session
     "llm_master.transport": 1,
     "llm_master.background": 1,
     "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider

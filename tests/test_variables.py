@@ -675,6 +675,9 @@ def test_options():
         LLM_MASTER_MAX_MEDIA_BYTES="1000",
         LLM_MASTER_ALLOW_PRIVATE_URLS="yes",
         LLM_MASTER_MAX_ATTEMPTS="3",
+        LLM_MASTER_REDIS_URL="redis://:p@127.0.0.1:6379/0",
+        LLM_MASTER_REDIS_PREFIX="team",
+        LLM_MASTER_STATE="/tmp/keys.json",
         llm_master_on_unsupported="DROP",
     ) == {
         "preferred_provider": "azure_openai",
@@ -684,6 +687,9 @@ def test_options():
         "max_media_bytes": 1000,
         "allow_private_urls": True,
         "max_attempts": 3,
+        "redis_url": "redis://:p@127.0.0.1:6379/0",
+        "redis_prefix": "team",
+        "state": "/tmp/keys.json",
         "on_unsupported": "drop",
     }
     assert options(PREFERRED_PROVIDER="AUTO") == {"preferred_provider": "auto"}

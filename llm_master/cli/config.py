@@ -155,7 +155,7 @@ def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[s
     from llm_master.rows import ProviderConfig
 
     rows = [
-        ("", field.name, _said(getattr(snapshot.options, field.name)), snapshot.origins.get(("", field.name), "default"))
+        ("", field.name, _option(snapshot, field.name), snapshot.origins.get(("", field.name), "default"))
         for field in attrs.fields(type(snapshot.options))
         if field.name != "clock" and (every or ("", field.name) in snapshot.origins)
     ]
@@ -181,6 +181,15 @@ def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[s
     for name, sourced in files.models.items():
         rows += [(f"model {name}", field, _said(value), sourced.origin) for field, value in sourced.value.items()]
     return rows
+
+
+def _option(snapshot: Snapshot, name: str) -> str:
+    value = getattr(snapshot.options, name)
+    if name == "redis_url" and value is not None:
+        from llm_master.storage.shared import shown
+
+        return shown(value)  # without its password
+    return _said(value)
 
 
 def _said(value: Any) -> str:

@@ -219,6 +219,8 @@ class Call:
     def begun(self) -> Attempt | None:
         """Open the next attempt, if a key is to be had at once."""
         line = self.line
+        if line.pool.sharing is not None:  # which has to be asked
+            return None
         lease = line.pool.lease(line, None, self.refused)
         return self._opened(lease) if lease is not None else None
 
@@ -227,9 +229,14 @@ class Call:
         while True:
             line = self.line
             ask = ask_of(self)
+            sharing = line.pool.sharing
+            if sharing is not None and self._ticket is None:  # refused there, it keeps its place here
+                self._ticket = line.pool.ticket()
             lease = line.pool.lease(line, ask, self.refused)
             if lease is not None:
-                return self._opened(lease)
+                if sharing is None or await sharing.admit(lease):
+                    return self._opened(lease)
+                continue
             began = self.clock.monotonic()
             until = min(self.deadline_at, began + FALLBACK_WAIT) if self.successors else self.deadline_at
             if self._ticket is None:
@@ -253,7 +260,8 @@ class Call:
             if waited > 0:
                 self._wait += waited
                 self._why = self._why or why
-            return self._opened(lease)
+            if sharing is None or await sharing.admit(lease):
+                return self._opened(lease)
 
     def _opened(self, lease: Lease) -> Attempt:
         self.lease = lease

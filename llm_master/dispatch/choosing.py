@@ -39,7 +39,7 @@ def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, cla
         ):
             continue
         for place in slot.places:
-            if place.inside >= place.limit:
+            if place.inside >= place.limit or place.held_until > now:
                 break
         else:
             for window in slot.windows:

@@ -94,7 +94,7 @@ class KeyState:
         denied: Models that it may not use -> until when.
     """
 
-    __slots__ = ("cap", "condition", "denied", "in_flight", "key", "name", "priority", "refusal", "until", "uses")
+    __slots__ = ("__weakref__", "cap", "condition", "denied", "in_flight", "key", "name", "priority", "refusal", "until", "uses")
 
     def __init__(self, key: Key | None, priority: int, *, alone: bool) -> None:
         self.key = key

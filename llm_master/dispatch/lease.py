@@ -13,7 +13,9 @@ from llm_master.dispatch.retry import KeyEffect, spoken
 from llm_master.types import RateLimitState, Usage
 
 if TYPE_CHECKING:
+    from llm_master.clock import Clock
     from llm_master.dispatch.pool import Pool, Waiter
+    from llm_master.dispatch.sharing import Claim, Names
 
 logger = logging.getLogger("llm_master.dispatch")
 
@@ -41,9 +43,9 @@ class Ring:
 class Slot:
     """One key for one model: what must be free for a request."""
 
-    __slots__ = ("_own", "limits", "places", "position", "provider", "share", "state", "windows")
+    __slots__ = ("_own", "clock", "limits", "names", "places", "position", "provider", "share", "state", "windows")
 
-    def __init__(self, position: int, state: KeyState, share: Share, limits: Sequence[Limit]) -> None:
+    def __init__(self, position: int, state: KeyState, share: Share, limits: Sequence[Limit], clock: Clock) -> None:
         self.position = position
         self.state = state
         self.share = share
@@ -52,6 +54,9 @@ class Slot:
         # The same, apart: each call goes through them several times.
         self.places: tuple[InFlight, ...] = ()
         self.windows: tuple[Window | Announced, ...] = ()
+        self.clock = clock
+        # What its states are called where they are kept, if they are.
+        self.names: Names | None = None
         # The object that speaks with this key; whoever makes requests puts it here.
         self.provider: Any = None
         self.refresh()
@@ -184,7 +189,7 @@ class Line:
 class Lease:
     """The right to send one request with one key. Given back once; one that nobody holds any more gives itself back."""
 
-    __slots__ = ("_estimated", "_line", "_marks", "_number", "_open", "_places", "_taken", "_windows", "at", "need", "slot")
+    __slots__ = ("_estimated", "_line", "_marks", "_number", "_open", "_places", "_taken", "_windows", "at", "claim", "need", "slot")
 
     def __init__(self, line: Line, slot: Slot, ask: Ask, need: Need, now: float) -> None:
         self._line = line
@@ -192,6 +197,8 @@ class Lease:
         self.slot = slot
         self.need = need
         self.at = now
+        # What it has of what processes share.
+        self.claim: Claim | None = None
         self._open = True
         share = slot.share
         state = slot.state
@@ -213,6 +220,11 @@ class Lease:
             place.inside += 1
         self._windows = windows = slot.windows
         self._taken = [window.take(need, now) for window in windows] if windows else ()
+
+    @property
+    def pool(self) -> Pool:
+        """The pool that it is of."""
+        return self._line.pool
 
     def answered(self) -> None:
         """The first piece of an answer is there: the key is good, and its limit not reached."""
@@ -248,6 +260,8 @@ class Lease:
                 for window, taken in zip(self._windows, self._taken, strict=True):
                     if taken is not None:
                         window.sent(taken, sent_at)
+                if self.claim is not None:
+                    self.claim.late = sent_at - self.at
             self._give(change)
 
     def failed(self, effect: KeyEffect, error: Exception, *, began: bool = False) -> float | None:
@@ -275,6 +289,8 @@ class Lease:
                 state.refusal = refusal
             if effect != "none":
                 self._line.ring.failed(state)
+                if pool.keeper is not None:
+                    pool.keeper.failed(self.slot, effect, _BARRED.get(effect) or cooling or 0.0)
             # Of what the provider refused, it has counted no tokens; of what broke on the way, it may have.
             refused = refusal.status is not None and not began
             self._give((0, -self.need[1], -self.need[2], -self.need[3]) if refused else _NOTHING)
@@ -303,6 +319,14 @@ class Lease:
             need = self.need
             self._give((-1, -need[1], -need[2], -need[3]))
 
+    def refused(self) -> None:
+        """Other processes have what it would have taken: as if it had never been. The lock is held."""
+        state, sent, need = self.slot.state, self.slot.share.sent, self.need
+        state.uses -= 1
+        for kind in range(len(sent)):
+            sent[kind] -= need[kind]
+        self._give((-1, -need[1], -need[2], -need[3]))
+
     def release(self) -> None:
         """Nobody knows what became of the request, as when its task is cancelled: what it took stays taken."""
         if self._open:
@@ -317,6 +341,8 @@ class Lease:
     def _proved(self) -> None:
         state, share = self.slot.state, self.slot.share
         if state.cap is not None:
+            if state.condition != "available" and self._line.pool.keeper is not None:
+                self._line.pool.keeper.proved(self.slot)
             state.proved(other for other in self._line.ring.states if other is not state)
         if share.limited or share.cap is not None or share.adaptive is not None:
             share.answered(self._line.pool.clock.monotonic())
@@ -345,6 +371,10 @@ class Lease:
         slot.share.in_flight -= 1
         for place in self._places:
             place.inside -= 1
+        if self.claim is not None:
+            self.claim.give(change)
+            for place in self._places:
+                place.held_until = 0.0  # this one's own is free
         if change is not _NOTHING:
             for window, taken in zip(self._windows, self._taken, strict=True):
                 window.give(taken, change)
@@ -356,6 +386,7 @@ class Lease:
 _NOTHING: Need = (0, 0, 0, 0)
 _ROOM = 1.05
 _DECAY = 0.02
+_BARRED: dict[KeyEffect, float] = {"invalid": INVALID_FOR, "denied": INVALID_FOR, "no_funds": NO_FUNDS_FOR}
 _LATE = 0.02
 """Seconds by which a request may be sent after its lease without any window's knowing: their margins are far longer."""
 

@@ -70,9 +70,14 @@ class Window:
         seconds: Length of the window.
         kind: What is counted: ``REQUESTS``, ``TOKENS``, ``INPUT`` or ``OUTPUT``.
         why: What to say when it makes somebody wait.
+
+    Attributes:
+        name: What it is called where processes share it.
+        span_us: For how long a request counts, in microseconds.
+        grain_us: How long a piece of its log is, in microseconds.
     """
 
-    __slots__ = ("_grain", "_log", "_used", "kind", "limit", "seconds", "span", "why")
+    __slots__ = ("_grain", "_held", "_held_until", "_log", "_used", "kind", "limit", "name", "seconds", "span", "why")
 
     def __init__(self, limit: int, seconds: float, kind: int, why: str) -> None:
         self.limit = limit
@@ -80,9 +85,23 @@ class Window:
         self.span = seconds + max(MARGIN, MARGIN_SHARE * seconds)
         self.kind = kind
         self.why = why
+        self.name = ""
         self._grain = self.span / _SLOTS
         self._log: deque[Taken] = deque()
         self._used = 0
+        # Other processes have used it up, for a need of so much and more.
+        self._held = 0
+        self._held_until = 0.0
+
+    @property
+    def span_us(self) -> int:
+        """For how long a request counts, in microseconds."""
+        return int(self.span * 1e6)
+
+    @property
+    def grain_us(self) -> int:
+        """How long a piece of its log is, in microseconds."""
+        return int(self._grain * 1e6)
 
     def used(self, now: float) -> int:
         """How much went out within the window that ends now."""
@@ -96,13 +115,20 @@ class Window:
     def wait(self, need: Need, now: float) -> float:
         """Seconds until ``need`` fits."""
         excess = self.used(now) + need[self.kind] - self.limit
+        held = self._held_until - now if self._held_until > now and need[self.kind] >= self._held else NOW
         if excess <= 0:
-            return NOW
+            return held
         for piece in self._log:
             excess -= piece.amount
             if excess <= 0:
-                return piece.ends - now
+                return max(piece.ends - now, held)
         return NEVER
+
+    def hold(self, need: Need, until: float, now: float) -> None:
+        """Nothing as large as this goes out before ``until``: other processes have taken what was left."""
+        amount = need[self.kind]
+        if self._held_until <= now or amount <= self._held:
+            self._held, self._held_until = amount, until
 
     def wait_behind(self, ahead: int, now: float, most: float) -> float:
         """Seconds until one more request fits behind so many others; exact only from ``most`` on.
@@ -150,19 +176,36 @@ class Window:
 
 
 class InFlight:
-    """At most ``limit`` requests at once. Whoever takes a place, or gives it back, counts ``inside``."""
+    """At most ``limit`` requests at once. Whoever takes a place, or gives it back, counts ``inside``.
 
-    __slots__ = ("inside", "kind", "limit", "why")
+    Attributes:
+        name: What it is called where processes share it.
+        held_until: Other processes have taken all places, and until then it is not looked again.
+        held_for: For how long, the last time.
+    """
+
+    __slots__ = ("held_for", "held_until", "inside", "kind", "limit", "name", "why")
 
     def __init__(self, limit: int, why: str) -> None:
         self.limit = limit
+        self.name = ""
+        self.held_until = 0.0
+        self.held_for = 0.0
         self.inside = 0
         self.kind = REQUESTS
         self.why = why
 
     def wait(self, need: Need, now: float) -> float:
-        """``NOW`` or ``SOON``."""
-        return NOW if self.inside < self.limit else SOON
+        """``NOW``, ``SOON``, or how long it is held."""
+        if self.inside >= self.limit:
+            return SOON
+        return self.held_until - now if self.held_until > now else NOW
+
+    def hold(self, seconds: tuple[float, float], spread: float, now: float) -> None:
+        """Other processes have all places: look again after the first of these at first, then later, up to the second."""
+        if self.held_until <= now:
+            self.held_for = min(self.held_for * 2, seconds[1]) or seconds[0]
+            self.held_until = now + self.held_for * spread
 
 
 class Announced:

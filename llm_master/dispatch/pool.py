@@ -20,6 +20,7 @@ from llm_master.dispatch.choosing import Outlook, choose
 from llm_master.dispatch.keys import KeyState, Share
 from llm_master.dispatch.lease import Lease, Line
 from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
+from llm_master.dispatch.sharing import Keeper, Sharing
 
 _SOONEST = 0.001
 """Seconds after which is looked again at the earliest: a time that was rounded down would else be looked for again and again."""
@@ -87,10 +88,14 @@ class Pool:
         lock: Held while anything of it changes. Reentrant: what is collected as garbage gives its lease back, in whatever
             thread and wherever that happens.
         waiting: How many wait.
+        keeper: Who is told what becomes of keys.
+        sharing: The same, where each lease must be granted by what all processes share.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, keeper: Keeper | None = None) -> None:
         self.clock = clock
+        self.keeper = keeper
+        self.sharing = keeper if isinstance(keeper, Sharing) else None
         # Whether times that the system's clock says can be compared with this one's.
         self.is_real = type(clock).monotonic is Clock.monotonic
         self.lock = threading.RLock()

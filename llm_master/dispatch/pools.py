@@ -11,6 +11,7 @@ from llm_master.dispatch.keys import Key, KeyState, Share
 from llm_master.dispatch.lease import Line, Ring, Slot
 from llm_master.dispatch.limits import INPUT, OUTPUT, REQUESTS, TOKENS, InFlight, Limit, Window
 from llm_master.dispatch.pool import Pool
+from llm_master.dispatch.sharing import Keeper, Names, fingerprint
 from llm_master.dispatch.status import KeyStatus, statuses
 from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical
 
@@ -33,15 +34,24 @@ class Pools:
         keys: The keys of each.
         clock: Tells the time.
         max_concurrent: Requests in flight to each provider whose row says nothing itself.
+        keeper: Who shares limits and states with other processes, or remembers them.
     """
 
     def __init__(
-        self, rows: Mapping[str, ProviderConfig], keys: Mapping[str, Sequence[Key]], clock: Clock, max_concurrent: int | None
+        self,
+        rows: Mapping[str, ProviderConfig],
+        keys: Mapping[str, Sequence[Key]],
+        clock: Clock,
+        max_concurrent: int | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._rows = rows
         self._keys = keys
         self._clock = clock
         self._max_concurrent = max_concurrent
+        self._keeper = keeper
+        # Quota -> its fingerprint, where there is a keeper.
+        self._fingerprints: dict[str, str] = {}
         self._lock = threading.RLock()
         self._pools: dict[str, Pool] = {}
         self._rings: dict[str, Ring] = {}
@@ -75,12 +85,16 @@ class Pools:
             slots = []
             for position, state in enumerate(ring.states):
                 quota = self._quota(provider, position)
+                mine = self._name(provider, position, quota) if self._keeper is not None else ""
                 share = self._shares.get((quota, model))
                 if share is None:
                     share = self._shares[quota, model] = Share(quota, model, self._clock.monotonic())
                     self._limit_share(share, config)
-                slot = Slot(position, state, share, self._limits(provider, position, quota))
+                slot = Slot(position, state, share, self._limits(provider, position, quota), self._clock)
                 slot.provider = bind(state.key)
+                if self._keeper is not None:
+                    slot.names = Names.of(mine, self._fingerprints[quota], model)
+                    self._keeper.met(slot, ring.states)
                 slots.append(slot)
             line = self._lines[provider, kind, model] = Line(pool, ring, model, slots)
             with pool.lock:
@@ -98,7 +112,7 @@ class Pools:
         name = "quotas" if self._rows[provider].quota else provider
         pool = self._pools.get(name)
         if pool is None:
-            pool = self._pools[name] = Pool(self._clock)
+            pool = self._pools[name] = Pool(self._clock, self._keeper)
         return pool
 
     def _ring(self, provider: str) -> Ring:
@@ -124,6 +138,14 @@ class Pools:
         declared = {canonical(name): quota for name, quota in row.quota.items()}
         return declared.get(canonical(self._keys[provider][position].source), own) if self._keys[provider] else own
 
+    def _name(self, provider: str, position: int, quota: str) -> str:
+        """The fingerprint of a key, by which other processes know it; wherever it stands among the keys there."""
+        keys = self._keys[provider]
+        # Without a key it is the address that has limits.
+        mine = fingerprint("key", provider, keys[position].secret if keys else self._rows[provider].base_url or "")
+        self._fingerprints.setdefault(quota, mine if quota == f"{provider}/{position}" else fingerprint("quota", quota))
+        return mine
+
     def _limits(self, provider: str, position: int, quota: str) -> list[Limit]:
         """What holds for one key of a provider, whatever the model."""
         row = self._rows[provider]
@@ -132,7 +154,7 @@ class Pools:
             limits.append(self._at_once(provider, "", most, f"max_concurrent of {provider} is {most} (requests in flight)"))
         if (most := row.max_concurrent_per_key) is not None:
             why = f"max_concurrent_per_key of {provider} is {most} (requests in flight)"
-            limits.append(self._at_once(provider, str(position), most, why))
+            limits.append(self._at_once(provider, str(position), most, why, self._name(provider, position, quota)))
         for field in RATES:
             # Of all rows that have keys of this quota, the strictest.
             declared = [
@@ -145,7 +167,8 @@ class Pools:
                 seconds, kind, said = _RATES[field]
                 key = (quota, field)
                 if key not in self._windows:
-                    self._windows[key] = Window(amount, seconds, kind, f"{field} of {name} is {amount} ({said})")
+                    self._windows[key] = window = Window(amount, seconds, kind, f"{field} of {name} is {amount} ({said})")
+                    window.name = f"{self._fingerprints.get(quota, '')}:{field}"
                 limits.append(self._windows[key])
         return limits
 
@@ -153,8 +176,10 @@ class Pools:
         declared = self._rows[provider].quota
         return declared == quota or (isinstance(declared, Mapping) and quota in declared.values())
 
-    def _at_once(self, whose: str, which: str, most: int, why: str) -> InFlight:
-        return self._in_flight.setdefault((whose, which), InFlight(most, why))
+    def _at_once(self, whose: str, which: str, most: int, why: str, name: str = "") -> InFlight:
+        limit = self._in_flight.setdefault((whose, which), InFlight(most, why))
+        limit.name = f"{name or fingerprint('provider', whose)}:at_once"
+        return limit
 
     def _limit_share(self, share: Share, config: ModelConfig | None) -> bool:
         """Give a share the limits of its model; whether they are other ones than before. What was sent is remembered."""
@@ -162,12 +187,13 @@ class Pools:
         whose = f"{share.quota}/{share.model}"
         if config is not None:
             if (most := config.max_concurrent) is not None:
-                limit = self._at_once(whose, "", most, "")
+                limit = self._at_once(whose, "", most, "", f"{self._fingerprints.get(share.quota, '')}:{share.model}")
                 limit.limit, limit.why = most, f"max_concurrent of {share.model} is {most} (requests in flight)"
                 limits.append(limit)
             for field, (seconds, kind, said) in _RATES.items():
                 if (amount := getattr(config, f"rate_limit_{field}")) is not None:
                     window = self._windows.setdefault((whose, field), Window(amount, seconds, kind, ""))
+                    window.name = f"{self._fingerprints.get(share.quota, '')}:{share.model}:{field}"
                     window.limit, window.why = amount, f"rate_limit_{field} of {share.model} is {amount} ({said})"
                     limits.append(window)
         found: list[Limit] = [*share.announced.values(), *(share.adaptive.windows if share.adaptive is not None else ())]

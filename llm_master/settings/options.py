@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -64,6 +67,34 @@ def _hook(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None
         raise ConfigurationError(f"{attribute.name} is {value!r}: give a function")
 
 
+def _address(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None:
+        return
+    # It may hold a password, so that it is not repeated.
+    remedy = "give redis://:password@host:6379/0, rediss:// for TLS, or unix:///path/of/the/socket; encode what is special in a password"
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} is a {type(value).__name__}: {remedy}")
+    try:
+        parts = urlsplit(value)
+        place = parts.path if parts.scheme == "unix" else parts.hostname
+        fits = parts.scheme in ("redis", "rediss", "unix") and bool(place) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigurationError(f"{attribute.name} is no address of a Redis: {remedy}")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        raise ConfigurationError(f"{attribute.name} names the database {parts.path[1:]!r}, and Redis's have numbers: end it with /0")
+
+
+def _prefix(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,64}", value):
+        raise ConfigurationError(f"{attribute.name} is {value!r}: give up to 64 letters, without spaces")
+
+
+def _path(value: Any) -> Any:
+    return os.path.expanduser(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else value
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """What ``LLMConfig`` holds beside keys and addresses."""
@@ -87,4 +118,7 @@ class Options:
     telemetry: bool | str | None = attrs.field(default=None, validator=_telemetry)
     on_attempt: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
     on_response: Callable[..., Any] | None = attrs.field(default=None, validator=_hook)
+    redis_url: str | None = attrs.field(default=None, validator=_address, repr=False)
+    redis_prefix: str = attrs.field(default="llm_master", validator=_prefix)
+    state: str | None = attrs.field(default=None, converter=_path, validator=_name)
     clock: Clock = SYSTEM_CLOCK

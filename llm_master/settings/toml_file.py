@@ -95,6 +95,9 @@ OPTIONS: Mapping[str, Kind] = {
     "moderation_model": NAME,
     "max_media_bytes": COUNT,
     "allow_private_urls": FLAG,
+    "redis_url": NAME,
+    "redis_prefix": NAME,
+    "state": NAME,
 }
 _LIMITS = dict.fromkeys((*RATES, "max_concurrent", "max_concurrent_per_key"), COUNT)
 _MODEL_LIMITS = {rate: f"rate_limit_{rate}" for rate in RATES} | {"max_concurrent": "max_concurrent"}

@@ -33,6 +33,9 @@ _OF_ALL: dict[str, tuple[str, _Reader]] = {
     "llm_master_metrics": ("metrics", values.truth),
     "llm_master_telemetry": ("telemetry", values.truth_or("content")),
     "llm_master_max_attempts": ("max_attempts", values.whole(1)),
+    "llm_master_redis_url": ("redis_url", str),
+    "llm_master_redis_prefix": ("redis_prefix", str),
+    "llm_master_state": ("state", str),
     "llm_master_on_unsupported": ("on_unsupported", values.word("error", "drop")),
 }
 """Variable -> option, and how it is read."""

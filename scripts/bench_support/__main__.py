@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, observe, pending, routes, stream
+from bench_support import calls, dispatch, embeddings, formats, imports, install, memory, observe, pending, routes, shared, stream
 from bench_support.report import Row, Section, print_section
 
 SECTIONS: dict[str, Callable[..., Section]] = {
@@ -23,10 +23,11 @@ SECTIONS: dict[str, Callable[..., Section]] = {
     "memory": memory.measure,
     "pending": pending.measure,
     "limits": dispatch.measure_strict,
+    "shared": shared.measure,
     "install": install.measure,
 }
 
-SLOW = {"install", "limits"}
+SLOW = {"install", "limits", "shared"}
 """Left out unless named or ``--full``."""
 
 

@@ -42,12 +42,12 @@ class Worker:
         cpu, done, pieces = await _measured(client.stream, count, in_flight)
         return {"cpu": cpu / pieces, "pieces": pieces / done}
 
-    async def limited(self, count: int, rpm: int) -> dict[str, Any]:
+    async def limited(self, count: int, rpm: int, redis_url: str | None = None) -> dict[str, Any]:
         """So many queries at once of llm_master, under a declared limit: how many were answered, and in how many seconds."""
         from llm_master import PROVIDER_CONFIGS, ProviderConfig, QueryLLM
 
         PROVIDER_CONFIGS["strict"] = ProviderConfig(base_url=f"{self._address}/v1", requires_key=False, rpm=rpm)
-        llm = QueryLLM()
+        llm = QueryLLM(redis_url=redis_url) if redis_url else QueryLLM()
         began = time.monotonic()
         texts = await asyncio.gather(*(llm.query("strict/model", prompt=f"no. {number}", deadline=3600) for number in range(count)))
         answers = sum(str(text).endswith(f": no. {number}") for number, text in enumerate(texts))

@@ -1,0 +1,1 @@
+"""What is remembered beside and beyond a process: shared limits, key states."""
