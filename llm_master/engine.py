@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from llm_master import pricing
-from llm_master.dispatch import resolve
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.capabilities import lacking_options, refuse_lacking, refuse_options
-from llm_master.dispatch.health import Health
 from llm_master.dispatch.hedging import Hedger
 from llm_master.dispatch.hooks import Hooks
-from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_kinds, check_names, refuse, rename
-from llm_master.dispatch.pools import Pools
-from llm_master.dispatch.resolve import Resolver
-from llm_master.dispatch.routes import Member, Route
-from llm_master.dispatch.sharing import Keeper, Remembering, Sharing
-from llm_master.dispatch.status import KeyStatus
 from llm_master.dispatch.target import Target
-from llm_master.errors import ConfigurationError, InvalidRequestError, MissingApiKeyError
+from llm_master.errors import InvalidRequestError
 from llm_master.messages import MediaPolicy, checked_conversation, has_media, instructed, kinds, loaded, normalized, with_attachments
-from llm_master.model_registry import ModelRegistry
+from llm_master.names import Names
 from llm_master.observing import Observing
-from llm_master.providers.base import BaseLLMProvider, can_stream, load, translates
+from llm_master.providers.base import BaseLLMProvider, translates
 from llm_master.providers.sdk import translated
-from llm_master.providers.short import BaseProvider, ShortForm
-from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
-from llm_master.settings.declared import ModelSettings
-from llm_master.settings.options import Options
-from llm_master.settings.routes import RouteSettings
-from llm_master.snapshot import Snapshot, provider_class
+from llm_master.snapshot import Snapshot
 from llm_master.types import Message
 
 if TYPE_CHECKING:
     from llm_master.structured import How, Wanted
 
 
-class Engine:
-    """What all ``QueryLLM`` objects with equal settings share: rows, keys, providers, resolved names."""
+class Engine(Names):
+    """What all ``QueryLLM`` objects with equal settings share: rows, keys, providers, resolved names, and who listens."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._providers: dict[tuple[object, Key | None], BaseLLMProvider] = {}
-        self._targets: dict[str, Target] = {}
-        self._registry_version = ModelRegistry.CONFIGS.version
-        self._drop = snapshot.options.on_unsupported == "drop"
+        super().__init__(snapshot)
         settings = snapshot.options
-        self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent, _keeper(settings))
-        # What is known of how targets do is shared by all routes that have them.
-        self._health: dict[str, Health] = {}
-        self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
+        self._drop = settings.on_unsupported == "drop"
         self.hedger = Hedger(settings.hedge) if settings.hedge is not None else None
         self._observing = Observing(settings, snapshot.rows, self._pools)
-        self._resolver = Resolver(
-            snapshot.rows,
-            usable=snapshot.usable,
-            registered=self._registered,
-            registered_names=lambda: [*snapshot.models, *snapshot.aliases, *ModelRegistry.list_models()],
-            aliases=snapshot.aliases,
-            preferred=snapshot.options.preferred_provider,
-            missing=self._missing,
-        )
 
     def call(
         self,
@@ -216,39 +183,10 @@ class Engine:
             hooks=self.hooks,
         )
 
-    def adopt(self, name: str, key: Key | None, provider: BaseLLMProvider) -> None:
-        """Take an object that is there already for the row's."""
-        self._providers[name, key] = provider
-
-    def route(self, name: str, declared: RouteSettings) -> Route:
-        """A route over this engine's models."""
-        members = [Member(self, target, self._health.setdefault(target.model, Health())) for target in declared.targets]
-        return Route(name, declared.strategy, members, self.snapshot.options.clock)
-
     @property
     def hooks(self) -> Hooks | None:
         """Who listens to queries, if anybody does."""
         return self._observing.look() if self._observing.undecided else self._observing.hooks
-
-    def key_states(self) -> list[KeyStatus]:
-        """How each key stands with each model that was asked so far."""
-        return self._pools.states()
-
-    def elsewhere(self, call: Call) -> list[str]:
-        """Names by which other usable providers know the same model."""
-        route = call.target.route
-        asked = {call.target.name.rpartition("/")[2], route.model, route.model.rpartition("/")[2]}
-        found = []
-        for name, row in self.snapshot.rows.items():
-            if name == route.provider or not self.snapshot.usable(name):
-                continue
-            known = {model: f"{name}/{model}" for model in asked if model in row.models or self._config(model, name) is not None}
-            # A gateway knows it with its maker's name before it.
-            gateway = f"{route.provider}/{route.model}"
-            if gateway in row.models or f"{name}/{gateway}" in ModelRegistry.CONFIGS:
-                known[gateway] = f"{name}/{gateway}"
-            found += list(known.values())[:1]
-        return found
 
     def media_policy(self, target: Target, provider: BaseLLMProvider) -> MediaPolicy:
         """How media that go to this target are loaded."""
@@ -279,143 +217,6 @@ class Engine:
         )
         return next((how for how, goes in ways if goes), "prompt")
 
-    def target(self, model_name: str) -> Target:
-        """Resolve a name; what was once resolved is kept until the registry changes."""
-        if self._registry_version != ModelRegistry.CONFIGS.version:
-            self._registry_version = ModelRegistry.CONFIGS.version
-            self._targets.clear()
-        try:
-            found = self._targets.get(model_name)
-        except TypeError:
-            found = None
-        if found is not None:
-            return found
-        if isinstance(model_name, str) and model_name in self.routes:
-            raise ConfigurationError(
-                f"{model_name!r} is a route, of several models: query() and stream() take it, this takes one of its targets"
-            )
-        route = self._resolver.resolve(model_name)
-        row = self.snapshot.rows[route.provider]
-        cls = None
-        if route.generator is not None:
-            generator: Any = route.generator
-            is_path = isinstance(generator, str) and ":" in generator
-            if is_path:
-                generator = load(generator, f"generate_map of provider {row.name!r}")
-            if isinstance(generator, type) and issubclass(generator, (BaseLLMProvider, BaseProvider)):
-                cls, generator = generator, None
-            elif isinstance(generator, type) or not (callable(generator) or (isinstance(generator, str) and not is_path)):
-                raise ConfigurationError(
-                    f"generate_map of provider {row.name!r} names {route.generator!r} for {route.model!r}, which is neither a function nor "
-                    "a provider class: give an async function (provider, messages, model, **options), or a BaseLLMProvider"
-                )
-            route = attrs.evolve(route, generator=generator)
-        config = self._config(route.model, route.provider) or self._config(model_name, route.provider)
-        settings = self._settings(model_name, route)
-        if settings is not None and settings.options:
-            alias = self.snapshot.aliases.get(model_name)
-            own = alias.options if alias is not None else {}
-            route = attrs.evolve(route, options={**route.options, **settings.options, **own})
-        look_up: Callable[[], Any] | None = None
-        if config is None and not row.skip_cost_calculation and row.base_url and pricing.may_look_up(row.base_url):
-            base_url, model = row.base_url, route.model
-
-            def look_up() -> Any:
-                return pricing.look_up(base_url, model)
-
-        kind: object = (route.provider, cls) if cls is not None else route.provider
-
-        def bind(key: Key | None) -> BaseLLMProvider:
-            return self._provider(route, kind, cls, key)
-
-        line = self._pools.line(route.provider, kind, route.model, config, bind)
-        if len(self._targets) >= _TARGETS:
-            self._targets.clear()
-        target = self._targets[model_name] = Target(
-            model_name, route, row, config, look_up, line, settings if settings is not None and settings.system_instruction else None
-        )
-        # Of a model that is known not to stream, and of what a generator makes, the whole is the only piece.
-        target.streams = target.streams and route.generator is None and can_stream(line.slots[0].provider)
-        return target
-
-    def providers(self, name: str) -> list[BaseLLMProvider]:
-        """A provider's objects, one for each key; one where no key is required.
-
-        Raises:
-            ConfigurationError: The provider cannot be asked: what it lacks, and what to set.
-        """
-        if not self.snapshot.usable(name):
-            raise self._missing(name)
-        route = resolve.Route(name, "", {}, None, "named")
-        return [self._provider(route, name, None, key) for key in self.snapshot.keys[name] or (None,)]
-
-    def _provider(self, route: resolve.Route, kind: object, cls: type | None, key: Key | None) -> BaseLLMProvider:
-        provider = self._providers.get((kind, key))
-        if provider is not None:
-            return provider
-        row = self.snapshot.rows[route.provider]
-        bound = attrs.evolve(row, api_key=key.secret if key is not None else None)
-        made: type[BaseLLMProvider] = cls or provider_class(row)
-        provider = ShortForm(bound, made) if issubclass(made, BaseProvider) else made(bound)
-        if not isinstance(provider, BaseLLMProvider):
-            raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
-        # Of two threads that come here at once, both get the object that was first.
-        return self._providers.setdefault((kind, key), provider)
-
-    def _config(self, name: str, provider: str | None = None) -> ModelConfig | None:
-        """What is known of a model: by the settings, else by the registry."""
-        own = self.snapshot.models
-        if own and (found := own.get(f"{provider}/{name}" if provider else name) or own.get(name)) is not None:
-            return found
-        return ModelRegistry.get_config(name, provider) if provider else ModelRegistry.get_config(name)
-
-    def _settings(self, model_name: str, route: resolve.Route) -> ModelSettings | None:
-        """How the settings have a model asked, by whichever name they know it."""
-        known = self.snapshot.model_settings
-        alias = self.snapshot.aliases.get(model_name)
-        asked = alias.model if alias is not None else model_name
-        names = [model_name, asked]
-        # Settings may have it under the provider's own name for it, or under the wire id, each with the provider or without.
-        head = re.match("[^/:]+[/:]", asked)
-        own = asked[head.end() :] if head and self._resolver.provider_named(head[0][:-1]) == route.provider else asked
-        for name in (own, route.model):
-            names += [f"{route.provider}/{name}", name]
-        return next((known[name] for name in names if name in known), None)
-
-    def _registered(self, name: str) -> str | None:
-        head, slash, _ = name.partition("/")
-        config = self._config(name)
-        if config is None:
-            return None
-        return config.provider or (head if slash and canonical(head) in self.snapshot.rows else None)
-
-    def _missing(self, name: str) -> ConfigurationError:
-        """What a provider that is not usable lacks."""
-        row = self.snapshot.rows[name]
-        display = row.display_name or row.name
-        if not row.enabled:
-            origin = self.snapshot.origins.get((name, "enabled"), "its row")
-            return ConfigurationError(f"{display} is switched off by {origin}: switch it on, or name another provider")
-        if not row.requires_key or self.snapshot.keys[name]:
-            return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
-        return MissingApiKeyError(
-            f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
-            f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
-        )
-
-
-def _keeper(settings: Options) -> Keeper | None:
-    """Who keeps limits and what is known of keys, if the settings name anybody."""
-    if settings.redis_url is not None:
-        from llm_master.storage.shared import shared_at
-
-        return Sharing(shared_at(settings.redis_url, settings.redis_prefix))
-    if settings.state is not None:
-        from llm_master.storage.state_file import state_at
-
-        return Remembering(state_at(settings.state, settings.clock.time))
-    return None
-
 
 def _drops(unsupported: Any) -> bool:
     if unsupported not in ("error", "drop"):
@@ -443,6 +244,3 @@ _ATTACHED = {"audio_paths": "audio"}
 _MAX_TOKENS = frozenset({"max_tokens", "max_completion_tokens"})
 
 _NUMBERS = (int, float)
-
-_TARGETS = 10_000
-"""Resolved names kept per engine. Names that come from users' input are unbounded in number."""

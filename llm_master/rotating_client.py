@@ -62,7 +62,7 @@ class RotatingClient:
         api_keys: Provider -> its keys, which are used instead of those of the environment. Empty ones are skipped.
         oauth_credentials: Not here; there may be none.
         max_retries: Repetitions after a failure that may pass; the providers' rows say if ``None`` (2).
-        usage_file_path: Nothing is written to it, which is logged: answers of ``QueryLLM`` have their cost.
+        usage_file_path: A file that keeps what is known of the keys over restarts, by their fingerprints; ``state`` of the settings.
         configure_logging: Either is true here: the library sets no handler, and its log reaches the program's own.
         global_timeout: Seconds for one call with all its waits and repetitions; the settings say if ``None`` (600).
         abort_on_callback_error: Whether a call fails whose ``pre_request_callback`` raises; else that is logged.
@@ -107,14 +107,13 @@ class RotatingClient:
             raise ConfigurationError(
                 "enable_request_logging: requests are not written to files: set LOG_LEVEL=DEBUG, which logs each attempt"
             )
-        if usage_file_path is not None:
-            logger.warning("usage_file_path: nothing is written to %s: answers of QueryLLM have their cost, and a receipt", usage_file_path)
         keys = without_empty(api_keys)
         self._abort = abort_on_callback_error
         config = LLMConfig(
             api_keys=keys,
             rows=row_fields(max_retries, ignore_models, whitelist_models, max_concurrent_requests_per_key),
             deadline=global_timeout,
+            state=usage_file_path,
         )
         self._llm = QueryLLM(config)
         self._engine = engine_for(config)

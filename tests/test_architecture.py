@@ -30,6 +30,7 @@ FLOORS = {
     "llm_master.operations": 4.7,  # what the query object does beside querying
     "llm_master.asking": 4.8,  # from a query's arguments to a call
     "llm_master.engines": 4.6,  # which engine serves which settings: reads the table
+    "llm_master.names": 3.6,  # which name leads where: beneath the engine
     "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
