@@ -22,7 +22,16 @@ from hypothesis import strategies as st
 from servers import redis_server
 from servers.redis_server import RedisServer
 
-from llm_master import PROVIDER_CONFIGS, AuthenticationError, ConfigurationError, LLMConfig, ModelConfig, ProviderConfig, QueryLLM
+from llm_master import (
+    PROVIDER_CONFIGS,
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    LLMConfig,
+    ModelConfig,
+    ProviderConfig,
+    QueryLLM,
+)
 from llm_master.cli import main
 from llm_master.clock import SYSTEM_CLOCK
 from llm_master.dispatch.keys import Key
@@ -239,6 +248,21 @@ async def test_redis_that_was_started_anew_between_two_calls_is_not_even_noticed
         redis.start()
         await llm.query("acme/m", prompt="Hi")
     assert not [record for record in caplog.records if record.name == "llm_master.storage"]
+
+
+async def test_what_others_have_used_up_is_waited_for_within_the_deadline_only(redis: RedisServer, fault_server: FaultServer) -> None:
+    acme(fault_server, rpm=3)
+    async with engine(redis.url) as one, apart(redis.url) as two:
+        for _ in range(3):
+            await one.query("acme/m", prompt="Hi")
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="rpm of acme is 3 .* capacity returns in"):
+            await two.query("acme/m", prompt="Hi", deadline=5)
+        PROVIDER_CONFIGS["spare"] = ProviderConfig(base_url=fault_server.base_url, requires_key=False)
+    async with apart(redis.url) as two:
+        answer = await two.query("acme/m", prompt="Hi", fallback_model="spare/m")
+        assert answer.provider == "spare"
+        assert time.monotonic() - began < 1, "told at once"
 
 
 # Key states

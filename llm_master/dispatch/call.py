@@ -213,6 +213,7 @@ class Call:
 
     async def begin(self) -> Attempt:
         """Open the next attempt, once a key is to be had; at the next target, where this one has none in time."""
+        since: float | None = None
         while True:
             line = self.line
             ask = ask_of(self)
@@ -225,7 +226,9 @@ class Call:
                     return self._opened(lease)
                 continue
             began = self.clock.monotonic()
-            until = min(self.deadline_at, began + FALLBACK_WAIT) if self.fallbacks else self.deadline_at
+            if since is None:
+                since = began
+            until = min(self.deadline_at, since + FALLBACK_WAIT) if self.fallbacks else self.deadline_at
             if self._ticket is None:
                 self._ticket = line.pool.ticket()
             try:
@@ -239,6 +242,7 @@ class Call:
                 if self.fallbacks:
                     self._wait += waited
                     self._switch(f"{self.target.route.provider} had no capacity in time ({exc.why})")
+                    since = None
                     continue
                 error = no_capacity(self, exc, waited, self._error)
                 error.receipt = self.receipt
