@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +532,24 @@ def test_a_link_is_closed_with_its_loop(redis: RedisServer) -> None:
         asyncio.run(once())
     assert len({id(link) for link in links}) == 3
     assert all(link._client is None for link in links)
+
+
+def test_two_loops_in_two_threads_share_one_engine(redis: RedisServer, fault_server: FaultServer) -> None:
+    acme(fault_server, max_concurrent=2, rpm=40)
+    fault_server.limit(Limit(2, what="concurrency"))
+    fault_server.script(Fault(delay=0.005, times=40))
+    llm = engine(redis.url)
+
+    async def many() -> None:
+        async with llm:
+            await asyncio.gather(*(llm.query("acme/m", prompt="Hi") for _ in range(20)))
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(asyncio.run, many()) for _ in range(2)]:
+            done.result(30)
+    assert fault_server.counts("status") == {200: 40}
+    with contextlib.closing(redis.client()) as client:
+        assert not list(client.scan_iter("*:at_once"))
 
 
 def test_it_works_with_uvloop(redis: RedisServer) -> None:
