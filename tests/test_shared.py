@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,16 @@ from hypothesis import strategies as st
 from servers import redis_server
 from servers.redis_server import RedisServer
 
-from llm_master import PROVIDER_CONFIGS, AuthenticationError, ConfigurationError, LLMConfig, ModelConfig, ProviderConfig, QueryLLM
+from llm_master import (
+    PROVIDER_CONFIGS,
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    LLMConfig,
+    ModelConfig,
+    ProviderConfig,
+    QueryLLM,
+)
 from llm_master.cli import main
 from llm_master.clock import SYSTEM_CLOCK
 from llm_master.dispatch.keys import Key
@@ -239,6 +249,21 @@ async def test_redis_that_was_started_anew_between_two_calls_is_not_even_noticed
         redis.start()
         await llm.query("acme/m", prompt="Hi")
     assert not [record for record in caplog.records if record.name == "llm_master.storage"]
+
+
+async def test_what_others_have_used_up_is_waited_for_within_the_deadline_only(redis: RedisServer, fault_server: FaultServer) -> None:
+    acme(fault_server, rpm=3)
+    async with engine(redis.url) as one, apart(redis.url) as two:
+        for _ in range(3):
+            await one.query("acme/m", prompt="Hi")
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match="rpm of acme is 3 .* capacity returns in"):
+            await two.query("acme/m", prompt="Hi", deadline=5)
+        PROVIDER_CONFIGS["spare"] = ProviderConfig(base_url=fault_server.base_url, requires_key=False)
+    async with apart(redis.url) as two:
+        answer = await two.query("acme/m", prompt="Hi", fallback_model="spare/m")
+        assert answer.provider == "spare"
+        assert time.monotonic() - began < 1, "told at once"
 
 
 # Key states
@@ -507,6 +532,24 @@ def test_a_link_is_closed_with_its_loop(redis: RedisServer) -> None:
         asyncio.run(once())
     assert len({id(link) for link in links}) == 3
     assert all(link._client is None for link in links)
+
+
+def test_two_loops_in_two_threads_share_one_engine(redis: RedisServer, fault_server: FaultServer) -> None:
+    acme(fault_server, max_concurrent=2, rpm=40)
+    fault_server.limit(Limit(2, what="concurrency"))
+    fault_server.script(Fault(delay=0.005, times=40))
+    llm = engine(redis.url)
+
+    async def many() -> None:
+        async with llm:
+            await asyncio.gather(*(llm.query("acme/m", prompt="Hi") for _ in range(20)))
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(asyncio.run, many()) for _ in range(2)]:
+            done.result(30)
+    assert fault_server.counts("status") == {200: 40}
+    with contextlib.closing(redis.client()) as client:
+        assert not list(client.scan_iter("*:at_once"))
 
 
 def test_it_works_with_uvloop(redis: RedisServer) -> None:

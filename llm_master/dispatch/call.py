@@ -226,6 +226,7 @@ class Call:
 
     async def begin(self) -> Attempt:
         """Open the next attempt, once a key is to be had; at the next target, where this one has none in time."""
+        since: float | None = None
         while True:
             line = self.line
             ask = ask_of(self)
@@ -238,7 +239,9 @@ class Call:
                     return self._opened(lease)
                 continue
             began = self.clock.monotonic()
-            until = min(self.deadline_at, began + FALLBACK_WAIT) if self.successors else self.deadline_at
+            if since is None:
+                since = began
+            until = min(self.deadline_at, since + FALLBACK_WAIT) if self.successors else self.deadline_at
             if self._ticket is None:
                 self._ticket = line.pool.ticket()
             try:
@@ -252,6 +255,7 @@ class Call:
                 if self.successors and (other := self.successors.take()) is not None:
                     self._wait += waited
                     self._switch(other, f"{self.target.route.provider} had no capacity in time ({exc.why})")
+                    since = None
                     continue
                 error = no_capacity(self, exc, waited, self._error)
                 error.receipt = self.receipt
