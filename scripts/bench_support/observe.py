@@ -13,8 +13,8 @@ LABELS = {
     "llm_master_silent": ("telemetry=False", None),
     "llm_master": ("as it comes: OpenTelemetry is looked for, and the program has none", 1.0),
     "llm_master_metrics": ("metrics=True", 10.0),
-    "llm_master_spans": ("OpenTelemetry's SDK with spans, which go to nobody in batches", None),
-    "llm_master_otel": ("the same with metrics, and a reader", None),
+    "llm_master_spans": ("OpenTelemetry's SDK with spans, which go to nobody in batches", 60.0),
+    "llm_master_otel": ("the same with metrics, and a reader", 60.0),
     "llm_master_sdk": ("the SDK told the same by hand, beside a call that nobody observes", None),
 }
 """Client -> what it is, and how many microseconds it may cost over the first."""
