@@ -182,7 +182,7 @@ class Call:
         if self.before is not None:
             await self.prepare()
         while True:
-            attempt = await self.begin() if self.line.counts_tokens else self.begun() or await self.begin()
+            attempt = self.begun() or await self.begin()
             left = self.deadline_at - self.began
             is_deadline = left <= self.timeout
             try:
@@ -219,9 +219,10 @@ class Call:
     def begun(self) -> Attempt | None:
         """Open the next attempt, if a key is to be had at once."""
         line = self.line
-        if line.pool.sharing is not None:  # which has to be asked
+        pool = line.pool
+        if pool.waiting or pool.sharing is not None:  # which has to be asked
             return None
-        lease = line.pool.lease(line, None, self.refused)
+        lease = pool.lease(line, ask_of(self) if line.counts_tokens else None, self.refused)
         return self._opened(lease) if lease is not None else None
 
     async def begin(self) -> Attempt:
@@ -233,7 +234,7 @@ class Call:
             sharing = line.pool.sharing
             if sharing is not None and self._ticket is None:  # refused there, it keeps its place here
                 self._ticket = line.pool.ticket()
-            lease = line.pool.lease(line, ask, self.refused)
+            lease = line.pool.lease(line, ask, self.refused) if not line.pool.waiting else None
             if lease is not None:
                 if sharing is None or await sharing.admit(lease):
                     return self._opened(lease)

@@ -14,6 +14,8 @@ _PRIORITY = 1 << 50
 
 def choose(line: Line, need: Need, refused: frozenset[KeyState], now: float, claimed: set[Limit] | None = None) -> Slot | None:
     """The slot that a request goes to now: idle keys first, then those below their limits, each by least use."""
+    if line.common and line.full() is not None:
+        return None
     best = None
     best_rank = NEVER
     ring = line.ring
@@ -62,7 +64,10 @@ class Outlook:
 
     __slots__ = ("alarm", "limits", "wait", "why")
 
-    def __init__(self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER) -> None:
+    def __init__(
+        self, line: Line, need: Need, refused: frozenset[KeyState], now: float, *, ahead: int = 0, most: float = NEVER, whole: bool = True
+    ) -> None:
+        """Look at the slots; unless the ``whole`` is wanted, only as far as the first that may be had soon."""
         self.wait = self.alarm = NEVER
         self.limits: set[Limit] = set()
         self.why = ""
@@ -81,5 +86,7 @@ class Outlook:
             wait = max(wait, NOW)  # "soon" is now, as far as anybody knows
             if wait < self.wait:
                 self.wait, self.why = wait, why
+                if wait == NOW and not whole:
+                    return
         if self.wait == NEVER:
             self.why = "; ".join(reasons) or "no other key is left"

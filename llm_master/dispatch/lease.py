@@ -108,6 +108,7 @@ class Line:
         "_output",
         "_room",
         "_room_out",
+        "common",
         "counts_tokens",
         "gone",
         "in_flight",
@@ -139,11 +140,20 @@ class Line:
     def measure(self) -> None:
         """Take over from the slots what their limits mean for a request's tokens."""
         windows = [limit for slot in self.slots for limit in slot.limits if isinstance(limit, Window)]
-        self.counts_tokens = any(window.kind != REQUESTS for window in windows)
+        self.counts_tokens = any(window.kind != REQUESTS for window in windows) or any(slot.share.counts_tokens for slot in self.slots)
+        # Where they are full, no key is to be had, and none need be looked at.
+        self.common = tuple(place for place in self.slots[0].places if all(place in slot.places for slot in self.slots))
         # What has no more tokens than this is too large for none of them.
         self.smallest = min((window.limit for window in windows if window.kind != REQUESTS), default=0)
         self._room = min((window.limit for window in windows if window.kind == TOKENS), default=None)
         self._room_out = min((window.limit for window in windows if window.kind == OUTPUT), default=None)
+
+    def full(self) -> InFlight | None:
+        """What lets nobody in, whatever the key."""
+        for place in self.common:
+            if place.inside >= place.limit:
+                return place
+        return None
 
     def need(self, ask: Ask) -> Need:
         """What a request is taken to need, by all that the answers have taught so far."""

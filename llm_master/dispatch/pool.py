@@ -136,7 +136,7 @@ class Pool:
         with self.lock:
             now = self.clock.monotonic()
             need = line.need(ask)
-            outlook = Outlook(line, need, refused, now, ahead=_ahead(line, order), most=until - now)
+            outlook = Outlook(line, need, refused, now, ahead=_ahead(line, order), most=until - now, whole=False)
             if now + outlook.wait >= until:
                 raise NoCapacity(outlook.wait, outlook.why)
         # Made outside the lock, since to make it may collect garbage that gives leases back; a place is looked for below.
@@ -210,6 +210,10 @@ class Pool:
                 if not waiter.wake():
                     waiter.lease = None
                     lease.unsent()
+            elif (full := line.full()) is not None:
+                # Until another is done; what else may be in the way is seen then.
+                claimed.add(full)
+                continue
             else:
                 outlook = Outlook(line, waiter.need, waiter.refused, now)
                 if now + outlook.wait >= waiter.until:

@@ -165,7 +165,7 @@ class LLMStream:
     async def _open(self) -> None:
         call = self._call
         while True:
-            attempt = await call.begin() if call.line.counts_tokens else call.begun() or await call.begin()
+            attempt = call.begun() or await call.begin()
             limit, is_deadline = call.time_left()
             try:
                 # In here, since a provider's stream() that is no generator may raise at once.
