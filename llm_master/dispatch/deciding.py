@@ -38,8 +38,8 @@ def ask_of(call: Call) -> Ask:
     else:
         estimated, most = payload_tokens(call.messages), 0
     ask = (estimated, most if isinstance(most, int) else call.target.max_output_tokens)
-    need = line.need(ask)
-    if need[1] > line.smallest and (reason := line.too_large(need)) is not None:
+    # Only what may be near the limit is looked at closely: no estimate is more than five times what was first thought.
+    if estimated * 5 > line.smallest and (need := line.need(ask))[1] > line.smallest and (reason := line.too_large(need)) is not None:
         error = InvalidRequestError(
             f"the request to {call.target.name} can never be sent: {reason}. Shorten it, or correct the limit",
             provider=call.target.route.provider,

@@ -114,8 +114,12 @@ class Window:
 
     def wait(self, need: Need, now: float) -> float:
         """Seconds until ``need`` fits."""
-        excess = self.used(now) + need[self.kind] - self.limit
-        held = self._held_until - now if self._held_until > now and need[self.kind] >= self._held else NOW
+        log = self._log
+        if log and log[0].ends <= now + _ROUNDED:
+            self.used(now)
+        amount = need[self.kind]
+        excess = self._used + amount - self.limit
+        held = self._held_until - now if self._held_until > now and amount >= self._held else NOW
         if excess <= 0:
             return held
         for piece in self._log:
