@@ -26,6 +26,7 @@ class Secretive(BaseLLMProvider):
     good: ClassVar[list[float]]
     bad: ClassVar[list[float]]
     inside: ClassVar[int] = 0
+    silent: ClassVar[bool] = False
 
     async def generate(self, messages: Any, model: str, **options: Any) -> str:
         cls = type(self)
@@ -35,7 +36,7 @@ class Secretive(BaseLLMProvider):
                 cls.let.popleft()
             if len(cls.let) >= cls.limit:
                 cls.bad.append(now)
-                raise RateLimitError("slow", status=429, retry_after=cls.let[0] + cls.window - now)
+                raise RateLimitError("slow", status=429, retry_after=None if cls.silent else cls.let[0] + cls.window - now)
             cls.let.append(now)
         elif cls.inside >= cls.limit:
             cls.bad.append(now)
@@ -51,13 +52,22 @@ class Secretive(BaseLLMProvider):
 
 
 @pytest.mark.parametrize(
-    ("limit", "window", "latency"),
-    [(600, 60.0, 0.5), (60, 60.0, 0.5), (10, 1.0, 0.5), (100, 10.0, 0.5), (8, 0.0, 0.5), (40, 0.0, 2.0), (1, 0.0, 0.5)],
-    ids=["600 per minute", "60 per minute", "10 per second", "100 in 10 s", "8 at once", "40 at once", "1 at once"],
+    ("limit", "window", "latency", "silent"),
+    [
+        pytest.param(600, 60.0, 0.5, False, id="600 per minute"),
+        pytest.param(60, 60.0, 0.5, False, id="60 per minute"),
+        pytest.param(600, 60.0, 0.5, True, id="600 per minute, not saying when to come again"),
+        pytest.param(60, 60.0, 0.5, True, id="60 per minute, not saying when to come again"),
+        pytest.param(10, 1.0, 0.5, False, id="10 per second"),
+        pytest.param(100, 10.0, 0.5, False, id="100 in 10 s"),
+        pytest.param(8, 0.0, 0.5, True, id="8 at once"),
+        pytest.param(40, 0.0, 2.0, True, id="40 at once"),
+        pytest.param(1, 0.0, 0.5, True, id="1 at once"),
+    ],
 )
-async def test_after_a_minute_hardly_any_429_and_hardly_less_than_allowed(limit: int, window: float, latency: float) -> None:
+async def test_after_a_minute_hardly_any_429_and_hardly_less_than_allowed(limit: int, window: float, latency: float, silent: bool) -> None:
     clock = FakeClock()
-    how = {"limit": limit, "window": window, "latency": latency, "clock": clock, "chance": random.Random(2)}
+    how = {"limit": limit, "window": window, "latency": latency, "silent": silent, "clock": clock, "chance": random.Random(2)}
     cls = type("AsSecretive", (Secretive,), {**how, "let": deque(), "good": [], "bad": []})
     PROVIDER_CONFIGS["acme"] = ProviderConfig(provider_class=cls, requires_key=False)
     llm = QueryLLM(LLMConfig(environment={}, clock=clock, max_attempts=10_000, deadline=1e6))

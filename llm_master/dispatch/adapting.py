@@ -1,8 +1,9 @@
 """What 429s teach of limits that nobody declared.
 
 Two kinds are told apart. A 429 that says when to come again speaks of a rate: what was let through in the window that fits is the
-limit from then on. One that does not speaks of requests in flight: one less than there were is the limit. Both are raised again a
-little, after a long time without a 429 in which they were reached: additive increase, and a decrease that knows where to go.
+limit from then on. One that does not speaks of requests in flight, unless nothing else was under way, or the rate that is known was
+just reached: one less than there were is the limit. Both are raised again a little, after a long time without a 429 in which they
+were reached: additive increase, and a decrease that knows where to go.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Adaptive:
                 what was refused has left, what is let through is still there.
         """
         self._limited_at = now
+        if not asked and self._active is not None and self._active.used(now) >= self._active.limit * 9 // 10:
+            asked = self._active.seconds  # the rate that is known was reached: that explains it
         if not asked and in_flight > 1:
             if is_new and self.ceiling is not None and self._probe_at > now - 60.0:
                 self._probe_after *= 2
