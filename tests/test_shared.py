@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -441,6 +442,22 @@ async def test_a_place_of_a_process_that_died_comes_free(redis: RedisServer, mon
     for open_lease, store in ((lease, dead), (other, alive)):
         open_lease.release()
         await store.link().close()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that of a process with threads, as a test runner's is
+def test_processes_forked_from_one_hold_places_of_their_own(redis: RedisServer) -> None:
+    line = line_of(SharedStore(redis.url, "x"), max_concurrent=2)
+
+    def take_and_die() -> None:
+        # Without giving it back.
+        os._exit(0 if asyncio.run(admitted(line)) is not None else 1)
+
+    fork = multiprocessing.get_context("fork")
+    for expected in (0, 0, 1):
+        process = fork.Process(target=take_and_die)
+        process.start()
+        process.join(30)
+        assert process.exitcode == expected
 
 
 class Frozen:

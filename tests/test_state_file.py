@@ -148,6 +148,17 @@ def test_a_broken_file_is_put_aside(tmp_path: Path, content: bytes, caplog: pyte
     assert recalled is not None and recalled[0] == "invalid"
 
 
+def test_one_that_cannot_be_put_aside_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(b"{")
+    (tmp_path / "keys.json.broken").mkdir()
+    state = StateFile(str(path), time.time)
+    assert "cannot be renamed" in caplog.text and "state=" in caplog.text
+    state.note("k", "invalid", 300)
+    state.save()
+    assert state.recall("k") is not None and path.read_bytes() == b"{"
+
+
 def test_where_it_cannot_be_written_is_told_and_breaks_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "gone"
     folder.mkdir()

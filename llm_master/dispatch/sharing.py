@@ -165,7 +165,7 @@ class Sharing:
         windows = [limit for limit in slot.windows if isinstance(limit, Window) and limit.name and need[limit.kind]]
         taken = [(window.name, window.limit, window.span_us, window.grain_us, need[window.kind]) for window in windows]
         places = [(place.name, place.limit) for place in slot.places]
-        holder = f"{self._process}:{next(self._number)}"
+        holder = f"{self._process}:{os.getpid()}:{next(self._number)}"  # a fork has the same of all but its process id
         link = self._store.link()
         try:
             reply = await link.take(holder, (names.key, names.denied, names.cooling), names.uses, taken, places)

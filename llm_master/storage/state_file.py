@@ -152,7 +152,16 @@ class StateFile:
             self._states, self._uses = _parsed(text)
         except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
             aside = self.path.with_name(f"{self.path.name}.broken")
-            os.replace(self.path, aside)
+            try:
+                os.replace(self.path, aside)
+            except OSError as exc:
+                logger.warning(
+                    "%s is no file of key states, and cannot be renamed to %s: %s. Nothing is remembered now; give state= another path",
+                    self.path,
+                    aside,
+                    exc.strerror or exc,
+                )
+                return False
             logger.warning("%s is no file of key states: it is now %s, and a new one is begun", self.path, aside)
         return True
 
