@@ -603,6 +603,12 @@ def test_a_block_without_content_is_named() -> None:
         to_conversation([HumanMessage([{"type": "image", "mime_type": "image/png"}])])
 
 
+@pytest.mark.parametrize("data", ["no base64!", "abc", base64.b64encode(b"\xff\xfe").decode()])
+def test_a_text_that_is_none_is_named(data: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"messages\[0\].content\[0\].*'text-plain'.*give text"):
+        to_conversation([HumanMessage([{"type": "text-plain", "base64": data, "mime_type": "text/plain"}])])
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -7,7 +7,6 @@ asked twice; between different quotas only, since a quota that is slow is slow f
 from __future__ import annotations
 
 import asyncio
-import bisect
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -50,9 +49,7 @@ class Hedger:
         known = self._latencies.get(line, ())
         if len(known) < ENOUGH or self.hedges + 1 > self.share * self.queries:
             return None
-        ordered: list[float] = []
-        for latency in known:
-            bisect.insort(ordered, latency)
+        ordered = sorted(known)
         return ordered[min(len(ordered) - 1, int(PERCENTILE * len(ordered)))]
 
 

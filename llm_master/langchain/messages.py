@@ -132,7 +132,12 @@ def _text(block: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _plain_text(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     text = block.get("text")
     if text is None and (data := _base64(block)) is not None:
-        text = base64.b64decode(data).decode()
+        try:
+            text = base64.b64decode(data, validate=True).decode()
+        except ValueError:
+            raise InvalidRequestError(
+                f"{where}: a block of type 'text-plain' has content that is no UTF-8 text in base64: give text"
+            ) from None
     if text is None:
         return _file(block, where)
     title = block.get("title")
