@@ -7,6 +7,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -61,35 +62,27 @@ class Watch:
         self._receipt = call.receipt
         self._seers: list[tuple[Observer, Any]] = []
         for observer in observers:
-            try:
+            with _unbroken(observer):
                 self._seers.append((observer, observer.began(call, stream=stream)))
-            except Exception as exc:
-                _failed(observer, exc)
 
     def left(self) -> None:
         """The task goes on."""
         for observer, state in self._seers:
-            try:
+            with _unbroken(observer):
                 observer.left(state)
-            except Exception as exc:
-                _failed(observer, exc)
 
     def attempt(self, attempt: Attempt, response: Any) -> None:
         """An attempt has ended."""
         for observer, state in self._seers:
-            try:
+            with _unbroken(observer):
                 observer.attempt(state, attempt, self._receipt, response)
-            except Exception as exc:
-                _failed(observer, exc)
 
     def ended(self, response: Any, error: BaseException | None) -> None:
         """The query has ended."""
         self._open = False
         for observer, state in self._seers:
-            try:
+            with _unbroken(observer):
                 observer.ended(state, self._receipt, response, error)
-            except Exception as exc:
-                _failed(observer, exc)
 
     def __del__(self) -> None:
         # At the interpreter's end nobody is there to be told.
@@ -118,10 +111,8 @@ class Hooks:
     def refused(self, model_name: str, error: Exception) -> None:
         """Tell of a query that could not be begun."""
         for observer in self.observers:
-            try:
+            with _unbroken(observer):
                 observer.refused(model_name, error)
-            except Exception as exc:
-                _failed(observer, exc)
 
     def began(self, call: Call, *, stream: bool) -> Watch | None:
         """Tell of a query that begins; what watches it, if anybody does."""
@@ -162,17 +153,31 @@ async def observed(hooks: Hooks, call: Call, answer: Coroutine[Any, Any, Any]) -
             watch.left()
 
 
-def _failed(observer: Observer, exc: Exception) -> None:
-    kind = (type(observer).__name__, type(exc))
-    if kind not in _warned:
-        _warned.add(kind)
-        logger.warning("observing with %s failed; the call goes on, and this is not told again", kind[0], exc_info=exc)
+class _unbroken:  # noqa: N801  # used as a word, and a class since a generator costs each query several times as much
+    """What an observer raises is told once per kind, and goes no further: the answer is there, and nobody asked for it but to be seen."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __enter__(self) -> None:
+        """Nothing is to be done before."""
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> bool:
+        if not isinstance(exc, Exception):  # none, or one that must not be held up
+            return False
+        known = (type(self._observer).__name__, type(exc))
+        if known not in _warned:
+            _warned.add(known)
+            logger.warning("observing with %s failed; the call goes on, and this is not told again", known[0], exc_info=exc)
+        return True
 
 
 def _call(name: str, hook: Callable[..., Any], *arguments: Any) -> None:
     try:
         result = hook(*arguments)
-    except Exception:
+    except Exception:  # the user's code, beside a call that it must not break
         logger.warning("the hook %s raised; the call goes on", name, exc_info=True)
         return
     if inspect.isawaitable(result):
