@@ -11,11 +11,12 @@ import difflib
 import fnmatch
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from llm_master import transport
+from llm_master.chunk_stream import ChunkStream
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.engines import engine_for
@@ -347,52 +348,6 @@ class RotatingClient:
         said = f"no answer within {_LISTING:g} s" if isinstance(failure, TimeLimitPassed) else f"{type(failure).__name__}: {failure}"
         logger.warning("%s did not list its models, so those that are declared are offered: %s", name, said)
         return None
-
-
-class ChunkStream:
-    """The chunks of one answer: an asynchronous iterator, which awaiting it returns once the answer has begun.
-
-    ``async for chunk in stream`` and ``async for chunk in await stream`` do the same. Dropped, it gives its connection free;
-    ``async with`` does so at once.
-    """
-
-    __slots__ = ("_chunks", "_opening")
-
-    def __init__(self, opening: Callable[[], Awaitable[AsyncIterator[ChatCompletionChunk]]]) -> None:
-        self._opening: Callable[[], Awaitable[AsyncIterator[ChatCompletionChunk]]] | None = opening
-        self._chunks: AsyncIterator[ChatCompletionChunk] | None = None
-
-    def __await__(self) -> Generator[Any, None, ChunkStream]:
-        return self._opened().__await__()
-
-    def __aiter__(self) -> ChunkStream:
-        return self
-
-    async def __anext__(self) -> ChatCompletionChunk:
-        if self._opening is not None:
-            await self._opened()
-        if self._chunks is None:
-            raise StopAsyncIteration
-        return await self._chunks.__anext__()
-
-    async def __aenter__(self) -> ChunkStream:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End the stream and close its connection; after its end this does nothing."""
-        chunks, self._chunks, self._opening = self._chunks, None, None
-        close = getattr(chunks, "aclose", None)
-        if close is not None:
-            await close()
-
-    async def _opened(self) -> ChunkStream:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            self._chunks = await opening()
-        return self
 
 
 def _is_asked(row: ProviderConfig, name: str, model: str) -> bool:

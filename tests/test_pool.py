@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from llm_master import ModelConfig, ProviderConfig
 from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.dispatch.keys import Key
-from llm_master.dispatch.lease import Lease, Line
+from llm_master.dispatch.lease import Lease
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.limits import Ask
 from llm_master.dispatch.pool import NoCapacity
 from llm_master.dispatch.pools import Pools

@@ -37,7 +37,8 @@ from llm_master import (
 from llm_master.cli import main
 from llm_master.clock import SYSTEM_CLOCK
 from llm_master.dispatch.keys import Key
-from llm_master.dispatch.lease import Lease, Line
+from llm_master.dispatch.lease import Lease
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.limits import MARGIN, Ask, Window
 from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.sharing import Sharing

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_master.clock import Clock
@@ -15,22 +14,22 @@ from llm_master.dispatch.deciding import again, ask_of
 from llm_master.dispatch.forms import in_form
 from llm_master.dispatch.hooks import Hooks, Watch, observed
 from llm_master.dispatch.keys import KeyState
-from llm_master.dispatch.lease import Lease, Line
+from llm_master.dispatch.lease import Lease
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.pool import NoCapacity
 from llm_master.dispatch.retry import FALLBACK_WAIT, rule_for
-from llm_master.dispatch.sending import send, total_cost, wrapped
+from llm_master.dispatch.sending import send, wrapped
+from llm_master.dispatch.settling import settle
 from llm_master.dispatch.successors import Successors
 from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.dispatch.told import log_attempt, no_capacity, out_of_time, shows_a_key, translated
 from llm_master.errors import InvalidOutputError, LLMError, RateLimitError
-from llm_master.pricing import STANDARD_TIERS, PriceList
 from llm_master.rows import ModelConfig
-from llm_master.types import Attempt, CostState, LLMResponse, Message, RateLimitState, Receipt, StreamPiece, Usage, WireAnswer
+from llm_master.types import Attempt, CostState, LLMResponse, Message, RateLimitState, Receipt, StreamPiece
 
 if TYPE_CHECKING:
     # What few queries need is loaded when one does.
-    from llm_master.results import Result
     from llm_master.structured import How, Wanted
 
 logger = logging.getLogger("llm_master.dispatch")
@@ -54,7 +53,6 @@ class Call:
 
     __slots__ = (
         "_error",
-        "_lookup",
         "_ticket",
         "_translate",
         "_wait",
@@ -71,6 +69,7 @@ class Call:
         "how",
         "lease",
         "line",
+        "lookup",
         "max_attempts",
         "messages",
         "operation",
@@ -144,7 +143,8 @@ class Call:
         self.failures = 0
         self.refused: frozenset[KeyState] = frozenset()
         self._ticket: int | None = None
-        self._lookup: asyncio.Future[ModelConfig | None] | None = None
+        # Of a model that the registry does not know: the price list's word on it, under way.
+        self.lookup: asyncio.Future[ModelConfig | None] | None = None
         # Of the next attempt: what it has waited, and why.
         self._wait = 0.0
         self._why: str | None = None
@@ -194,7 +194,7 @@ class Call:
                 await self.failed(exc, is_deadline=is_deadline)
                 continue
             response.latency = attempt.latency = self.clock.monotonic() - self.began
-            await self.settle(response)
+            await settle(self, response)
             if self.wanted is not None:
                 return await in_form(self, response)
             return response
@@ -286,9 +286,9 @@ class Call:
         self.sends += 1
         self._wait, self._why = 0.0, None
         self.began = lease.at
-        if self._lookup is None and self.target.look_up is not None:
+        if self.lookup is None and self.target.look_up is not None:
             # Beside the request, in a thread, and at most once per model.
-            self._lookup = asyncio.get_running_loop().run_in_executor(None, self.target.look_up)
+            self.lookup = asyncio.get_running_loop().run_in_executor(None, self.target.look_up)
         return attempt
 
     def time_left(self) -> tuple[float, bool]:
@@ -346,7 +346,7 @@ class Call:
         self.why = f"{why}; {other.target.route.why}"
         self.failures = 0
         self.refused = frozenset()
-        self._ticket = self._lookup = self._error = None
+        self._ticket = self.lookup = self._error = None
         receipt, theirs = self.receipt, other.receipt
         receipt.options, receipt.renamed, receipt.dropped = theirs.options, theirs.renamed, theirs.dropped
         receipt.structured_output, receipt.currency = theirs.structured_output, theirs.currency
@@ -391,60 +391,7 @@ class Call:
         if watch is not None:
             watch.ended(response, error)
 
-    # After an answer.
-
-    async def settle(self, response: LLMResponse | Result) -> None:
-        """Give the key back and the answer its names, its cost and its receipt."""
-        attempt = self.attempt
-        target = self.target
-        receipt = self.receipt
-        wire = response.wire
-        lease = self.lease
-        assert attempt is not None
-        assert lease is not None
-        attempt.model_served = response.model_name or None
-        response.model_name = target.name
-        response.provider = target.route.provider
-        response.receipt = receipt
-        read = sent_at = None
-        if wire is not None:
-            attempt.status = wire.status
-            attempt.request_id = wire.request_id
-            if (headers := wire.headers) is not None:
-                read = partial(self.provider.rate_limits, headers)
-            sent_at = wire.sent_at
-        lease.done(response.usage, read, sent_at)
-        if target.budget.left < target.budget.FULL:
-            target.budget.answered()
-        if self._lookup is not None:
-            try:
-                model = await self._lookup
-            except Exception as exc:
-                # The answer is there and paid for; that its price is not known is said by the receipt.
-                logger.warning("no price for %s: the price list failed: %s: %s", target.name, type(exc).__name__, exc)
-                model = None
-            target.look_up = None
-            target.prices = PriceList(model) if model is not None else None
-        cost, cost_state = self.cost_of(response.usage, wire)
-        if self.successors is not None and self.successors.member is not None:
-            self.successors.member.health.answered(attempt.latency or 0.0, response.usage, cost)
-        response.cost = attempt.cost = receipt.cost = cost
-        attempt.cost_state = receipt.cost_state = cost_state
-        if self.spent is not None:
-            receipt.cost, receipt.cost_state = total_cost(self.spent, (cost, cost_state))
-        if self.hooks is not None or logger.isEnabledFor(logging.DEBUG):
-            self.close_attempt(None, response)
-            if self.hooks is not None and self.wanted is None:
-                self.hooks.response(response)
-
-    def cost_of(self, usage: Usage, wire: WireAnswer | None) -> tuple[Decimal | None, CostState]:
-        """What the attempt cost, and how that is known. What the provider itself billed wins."""
-        if usage.cost is not None:
-            return usage.cost, "billed"
-        prices = self.target.prices
-        if prices is None or self.target.row.skip_cost_calculation or (wire is not None and wire.service_tier not in STANDARD_TIERS):
-            return None, "unknown"
-        return prices.cost(usage)
+    # After an answer: see settling.py.
 
     def note_invalid(self, exc: InvalidOutputError, then: str) -> None:
         """Write down that an answer is not of the form that was asked for."""

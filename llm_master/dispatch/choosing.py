@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llm_master.dispatch.keys import KeyState
-from llm_master.dispatch.lease import Line, Slot
 from llm_master.dispatch.limits import NEVER, NOW, Limit, Need
+from llm_master.dispatch.line import Line, Slot
 
 _BUSY = 1 << 40
 """An idle key goes before any that is at work, however much the two were used."""

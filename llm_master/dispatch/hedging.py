@@ -18,7 +18,7 @@ from llm_master.types import Usage
 
 if TYPE_CHECKING:
     from llm_master.dispatch.call import Call
-    from llm_master.dispatch.lease import Line
+    from llm_master.dispatch.line import Line
 
 SAMPLES = 200
 ENOUGH = 20

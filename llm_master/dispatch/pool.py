@@ -18,8 +18,9 @@ from collections import deque
 from llm_master.clock import Clock, TimerHandle
 from llm_master.dispatch.choosing import Outlook, choose
 from llm_master.dispatch.keys import KeyState, Share
-from llm_master.dispatch.lease import Lease, Line
+from llm_master.dispatch.lease import Lease
 from llm_master.dispatch.limits import NEVER, ONE, Ask, Limit, Need
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.sharing import Keeper, Sharing
 
 _SOONEST = 0.001

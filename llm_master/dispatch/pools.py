@@ -8,8 +8,8 @@ from typing import Any
 
 from llm_master.clock import Clock
 from llm_master.dispatch.keys import Key, KeyState, Share
-from llm_master.dispatch.lease import Line, Ring, Slot
 from llm_master.dispatch.limits import INPUT, OUTPUT, REQUESTS, TOKENS, InFlight, Limit, Window
+from llm_master.dispatch.line import Line, Ring, Slot
 from llm_master.dispatch.pool import Pool
 from llm_master.dispatch.sharing import Keeper, Names, fingerprint
 from llm_master.dispatch.status import KeyStatus, statuses

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from llm_master.clock import Clock
 from llm_master.dispatch.choosing import Outlook, choose
 from llm_master.dispatch.health import Health
-from llm_master.dispatch.lease import Line
 from llm_master.dispatch.limits import NEVER, ONE
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.target import Target
 from llm_master.errors import LLMError
 from llm_master.model_registry import ModelRegistry

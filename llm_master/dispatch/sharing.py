@@ -20,7 +20,8 @@ from llm_master.dispatch.retry import KeyEffect
 from llm_master.errors import AuthenticationError, InsufficientFundsError, PermissionDeniedError, ProviderError
 
 if TYPE_CHECKING:
-    from llm_master.dispatch.lease import Lease, Slot
+    from llm_master.dispatch.lease import Lease
+    from llm_master.dispatch.line import Slot
 
 _SALT = "llm_master: what is shared of a key"
 _LENGTH = 20

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from llm_master.dispatch.keys import EXHAUSTED
-from llm_master.dispatch.lease import Line, Slot
+from llm_master.dispatch.line import Line, Slot
 
 KeyCondition: TypeAlias = Literal["available", "cooling", "exhausted", "invalid", "no_funds", "denied"]
 CONDITIONS: tuple[KeyCondition, ...] = get_args(KeyCondition)

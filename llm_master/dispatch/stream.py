@@ -13,6 +13,7 @@ from llm_master.clock import TimerHandle
 from llm_master.dispatch.call import Call
 from llm_master.dispatch.retry import rule_for
 from llm_master.dispatch.sending import pieces, total_cost
+from llm_master.dispatch.settling import cost_of, settle
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.errors import InvalidOutputError, LLMError, ProviderError, ServerError, StreamInterruptedError
 from llm_master.types import (
@@ -260,7 +261,7 @@ class LLMStream:
         response = self._assembled()
         if call.attempt is not None:
             response.latency = call.attempt.latency = call.clock.monotonic() - call.began
-        await call.settle(response)
+        await settle(call, response)
         self._response = response
         self._source = None
         if call.wanted is not None:
@@ -292,7 +293,7 @@ class LLMStream:
         response = self._assembled()
         response.model_name, response.provider, response.receipt = call.target.name, call.target.route.provider, call.receipt
         # Where the provider counted before the end, there may be more to come.
-        cost = response.cost = call.cost_of(response.usage, response.wire)[0]
+        cost = response.cost = cost_of(call, response.usage, response.wire)[0]
         known: tuple[Decimal | None, CostState] = (cost, "unknown" if cost is None else "estimated")
         call.receipt.cost, call.receipt.cost_state = known if call.spent is None else total_cost(call.spent, known)
         if call.attempt is not None:

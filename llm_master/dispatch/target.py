@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from llm_master.dispatch.lease import Line
+from llm_master.dispatch.line import Line
 from llm_master.dispatch.resolve import Route
 from llm_master.dispatch.retry import budget_of
 from llm_master.pricing import PriceList
