@@ -157,6 +157,7 @@ NAMES_ALLOWED = {
     ("langchain/structured.py", "openai"): "the same, and the module of its parsers",
     ("openai_objects.py", "openai"): "the SDK whose objects it makes",
     ("rotating_client.py", "openai"): "the same SDK",
+    ("chunk_stream.py", "openai"): "the same SDK",
     ("cli/query.py", "groq"): "an example of a model's name in --help",
     ("cli/query.py", "openai"): "the same example, and one of a variable to set",
     ("cli/query.py", "mock"): "it answers where no key is set, and the command says so",
