@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llm_master import transport
 from llm_master.asking import asked
 from llm_master.background import run_in_background
 from llm_master.dispatch.stream import LLMStream
@@ -15,6 +14,7 @@ from llm_master.errors import InvalidRequestError
 from llm_master.messages import loaded_now
 from llm_master.provider_configs import LLMConfig
 from llm_master.providers.base import BaseLLMProvider
+from llm_master.transport import session
 from llm_master.types import LLMResponse, Message, Plan
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class QueryLLM:
         return self._config if self._config is not None else LLMConfig()
 
     async def __aenter__(self) -> QueryLLM:
-        transport.enter()
+        session.enter()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        await transport.leave()
+        await session.leave()
 
     @overload
     async def query(

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from llm_master import transport
 from llm_master.chunk_stream import ChunkStream
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
@@ -36,6 +35,7 @@ from llm_master.openai_arguments import as_dicts, row_fields, taken, wants_usage
 from llm_master.provider_configs import LLMConfig
 from llm_master.query import QueryLLM
 from llm_master.rows import ProviderConfig, canonical
+from llm_master.transport import session
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse
@@ -133,8 +133,8 @@ class RotatingClient:
 
     async def close(self) -> None:
         """Close the event loop's connections, unless an ``async with`` of a client is using them; ``async with`` does it by itself."""
-        transport.enter()
-        await transport.leave()
+        session.enter()
+        await session.leave()
 
     @overload
     def acompletion(

@@ -338,8 +338,9 @@ def test_only_transport_imports_an_http_client():
     assert "llm_master.transport" in using
 
 
-def test_transport_imports_its_http_client_on_first_use_only():
-    tree = ast.parse(MODULES["llm_master.transport"].read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", ["llm_master.transport", "llm_master.transport.session"])
+def test_transport_imports_its_http_client_on_first_use_only(module: str):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert top
     assert not {name.partition(".")[0] for node in top for name in _imported(node)} & {*HTTP_CLIENTS, "urllib", "ssl"}

@@ -14,7 +14,7 @@ import attrs
 
 from llm_master.errors import ConfigurationError, InvalidRequestError
 from llm_master.rows import ProviderConfig
-from llm_master.transport import close_with_loop
+from llm_master.transport.session import close_with_loop
 from llm_master.types import LLMResponse, Message, Plan, RateLimitState, StreamPiece
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from llm_master.errors import ConfigurationError
 from llm_master.storage.redis_link import Link, client_library
-from llm_master.transport import close_with_loop
+from llm_master.transport.session import close_with_loop
 
 logger = logging.getLogger("llm_master.storage")
 

@@ -1,4 +1,4 @@
-"""HTTP. The only file that imports an HTTP client, and only on first use.
+"""HTTP. The only package that imports an HTTP client, and only on first use.
 
 One aiohttp session per event loop serves the whole process. It is closed when its loop ends (asyncio shuts down the
 loop's asynchronous generators, and one of them is ours) or when the last ``QueryLLM`` context on that loop is left.
@@ -10,23 +10,17 @@ no timer of aiohttp's own (the engine's one timer bounds the call).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError
+from llm_master.transport.session import CONNECT_TIMEOUT, Session, current_session
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
     import aiohttp
 
-    from llm_master.transport.timed import TimedBody
-
-CONNECT_TIMEOUT = 30.0
-"""Seconds for one TCP and TLS handshake."""
 
 DRAIN_TIMEOUT = 5.0
 """Seconds that a stream's connection may take to end after its last event, before it is given up instead of reused."""
@@ -34,9 +28,6 @@ DRAIN_TIMEOUT = 5.0
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 
 _SECRET_QUERY = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token", "sig", "signature"})
-
-_sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
-_lock = threading.Lock()
 
 
 class Answer:
@@ -158,9 +149,9 @@ class Stream:
 
     __slots__ = ("_host", "_response", "_session", "headers", "sent_at", "status")
 
-    def __init__(self, session: _Session, host: str, response: aiohttp.ClientResponse, sent_at: float | None) -> None:
+    def __init__(self, session: Session, host: str, response: aiohttp.ClientResponse, sent_at: float | None) -> None:
         self.sent_at = sent_at
-        self._session: _Session | None = session
+        self._session: Session | None = session
         self._host = host
         self._response = response
         self.status = response.status
@@ -216,162 +207,11 @@ def _give_up(response: aiohttp.ClientResponse, draining: set[aiohttp.ClientRespo
     response.close()
 
 
-class _Session:
-    """aiohttp's session on one event loop, with what is needed to close it at the right time."""
-
-    __slots__ = ("_closing", "_http", "_keeper", "active", "closers", "contexts", "draining", "opened", "retired", "timed")
-
-    def __init__(self) -> None:
-        import aiohttp
-
-        # asyncio reads into fresh 256 KiB buffers, which glibc serves by mmap, a page fault for each 4 KiB, until a
-        # larger block has once been freed: then it keeps them on the heap. Measured: 15 % less CPU per call.
-        bytes(1 << 20)
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_connection_limit(), socket_factory=self._new_socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
-        )
-        # A body that notes when it is sent; in a file of its own, since its class derives from aiohttp's.
-        from llm_master.transport.timed import TimedBody
-
-        self.timed = TimedBody
-        self.active = 0
-        self.opened = 0
-        self.contexts = 0
-        self.draining: set[aiohttp.ClientResponse] = set()
-        self.closers: list[Callable[[], Awaitable[object]]] = []
-        self.retired = False
-        self._keeper: AsyncGenerator[None, None] | None = None
-        self._closing: asyncio.Future[None] | None = None
-
-    async def send(self, endpoint: Endpoint, method: str, body: TimedBody | None) -> aiohttp.ClientResponse:
-        """Send a request; return when the head of its answer has arrived.
-
-        A server may close a kept connection at any time. Where that is met before the request was written, nobody has
-        seen it, so it goes out on another connection at once and is no attempt. Once it was written, the server may have
-        begun to work on it, and what to do is for the engine to decide, and for the receipt to say.
-        """
-        while True:
-            opened = self.opened
-            try:
-                return await self._http.request(
-                    method,
-                    endpoint._url,
-                    data=body,
-                    headers=endpoint._headers,
-                    allow_redirects=False,
-                    ssl=endpoint._ssl,
-                    proxy=endpoint._proxy,
-                )
-            except Exception as exc:
-                if self.opened != opened or not _was_never_written(exc):
-                    raise
-
-    def _new_socket(self, address: tuple[Any, ...]) -> socket.socket:
-        self.opened += 1
-        return socket.socket(*address[:3])
-
-    async def close(self) -> None:
-        """Close what is open: connections that wait for their end, others' clients, and the rest."""
-        for response in self.draining:
-            response.close()
-        self.draining.clear()
-        closers, self.closers = self.closers, []
-        for close in closers:
-            await close()
-        if not self._http.closed:
-            await self._http.close()
-
-    async def close_if_idle(self) -> None:
-        if not self.active:
-            await self.close()
-
-    def close_soon(self) -> None:
-        # Kept by the session until it ends: asyncio itself holds its tasks only weakly.
-        self._closing = asyncio.ensure_future(self.close_if_idle())
-
-
-def _was_never_written(exc: Exception) -> bool:
-    """Whether a connection was found closed before the whole request had been handed to it."""
-    import aiohttp
-
-    return any(isinstance(error, aiohttp.ClientConnectionResetError) for error in (exc, exc.__cause__))
-
-
 def _mask(value: str, secret: str | None) -> str:
     """A value with the key in it, if it is, cut down to its last four characters."""
     if not secret or secret not in value:
         return value
     return value.replace(secret, f"…{secret[-4:]}" if len(secret) >= 8 else "…")
-
-
-def current_session() -> _Session:
-    """The running loop's session, made on first use."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    return session if session is not None else _new_session(loop)
-
-
-def _new_session(loop: asyncio.AbstractEventLoop) -> _Session:
-    session = _Session()
-    with _lock:
-        # A loop that was closed without shutting down its generators left its session behind; it cannot be used again.
-        for old in [known for known in _sessions if known.is_closed()]:
-            del _sessions[old]
-        _sessions[loop] = session
-    session._keeper = keeper = _close_with_loop(loop, session)
-    # The first step registers the generator with the loop and ends at the yield, so nothing has to be awaited.
-    step = keeper.__anext__()
-    with contextlib.suppress(StopIteration):
-        step.send(None)
-    return session
-
-
-async def _close_with_loop(loop: asyncio.AbstractEventLoop, session: _Session) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        with _lock:
-            if _sessions.get(loop) is session:
-                del _sessions[loop]
-        await session.close()
-
-
-def close_with_loop(close: Callable[[], Awaitable[object]]) -> None:
-    """Have ``close`` awaited when the running loop's session is closed: for a client of somebody else's."""
-    current_session().closers.append(close)
-
-
-def enter() -> None:
-    """Note that a context uses the running loop's session."""
-    current_session().contexts += 1
-
-
-async def leave() -> None:
-    """Close the running loop's session when no other context uses it; calls in flight end first."""
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
-    if session is None:
-        return
-    session.contexts -= 1
-    if session.contexts > 0:
-        return
-    with _lock:
-        _sessions.pop(loop, None)
-    session.retired = True
-    if not session.active and session._keeper is not None:
-        await session._keeper.aclose()
-
-
-def _connection_limit() -> int:
-    """Connections at once: what the process may open, less a reserve. Calls beyond it wait for a free one."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return 0
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 0 if soft == resource.RLIM_INFINITY else max(64, soft - 128)
 
 
 def _ssl_context(*, verify_ssl: bool, ca_bundle: str | None) -> SSLContext | bool:
