@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from servers import llama as llama_cpp
 from servers.documented import DocumentedServer
@@ -19,6 +20,11 @@ from llm_master import PROVIDER_CONFIGS, ModelRegistry, metrics
 from llm_master.engines import forget
 
 pytest_plugins = ["llm_master.testing.fixtures"]
+
+# The same examples every time, so that a run says something of the change it runs on; `--hypothesis-profile=search` looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("search", derandomize=False)
+hypothesis.settings.load_profile("same")
 
 HANG = 60
 """Seconds after which a test counts as hung."""

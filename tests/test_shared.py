@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from servers import redis_server
 from servers.redis_server import RedisServer
@@ -500,6 +500,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
+@example([("take", 7), ("pass", 500), ("pass", 600), ("late", 1), ("take", 1), ("take", 3)])  # late for what has left
 def test_redis_keeps_the_window_that_a_process_keeps(redis: RedisServer, steps: list[tuple[str, int]]) -> None:
     server = Frozen(redis)
     window = Window(10, 1.0, 1, "")

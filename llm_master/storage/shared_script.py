@@ -119,7 +119,8 @@ local function give(op)
   for _, change in ipairs(op[3]) do
     local name, amount, ends = prefix .. change[1], field('a', change[2]), field('e', change[2])
     local found = redis.call('HMGET', name, amount, ends)
-    if found[1] and found[2] then
+    -- What has left its window by now is over, also where no taking has yet come by to forget it.
+    if found[1] and tonumber(found[2] or 0) > now then
       redis.call('HINCRBY', name, amount, change[3])
       redis.call('HINCRBY', name, 's', change[3])
       if change[4] > tonumber(found[2]) then redis.call('HSET', name, ends, change[4]) end
