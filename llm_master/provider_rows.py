@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from llm_master.rows import ProviderConfig
 
+_CHAT = ("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "list_models")
+"""What most of them do."""
+
 ROWS = {
     "openai": ProviderConfig(
         display_name="OpenAI",
@@ -41,6 +44,7 @@ ROWS = {
             "responses/{model}": "llm_master.generators.responses:responses",
         },
         supports_caching=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding", "moderation", "image_output", "speech"),
     ),
     "azure": ProviderConfig(
         # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
@@ -48,6 +52,7 @@ ROWS = {
         telemetry_name="azure.ai.openai",
         api_key_env=("AZURE_OPENAI_API_KEY",),
         supports_caching=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
@@ -55,6 +60,7 @@ ROWS = {
         takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         default_model="openai/gpt-6-luna",
         supports_caching=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding"),
     ),
     "groq": ProviderConfig(
         display_name="Groq",
@@ -62,6 +68,7 @@ ROWS = {
         default_model="openai/gpt-oss-20b",
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
         structured_output="json_object",
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_mode", "reasoning", "list_models"),
     ),
     "mistral": ProviderConfig(
         display_name="Mistral",
@@ -84,6 +91,7 @@ ROWS = {
         embed_batch_tokens=10_000,
         # It refuses fields that it does not know; a stream ends with its usage unasked.
         renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "deepseek": ProviderConfig(
         display_name="DeepSeek",
@@ -95,12 +103,14 @@ ROWS = {
         takes_urls=(),
         supports_caching=True,
         renames={"max_completion_tokens": "max_tokens"},
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "json_mode", "reasoning", "list_models"),
     ),
     "together": ProviderConfig(
         display_name="Together AI",
         base_url="https://api.together.xyz/v1",
         api_key_env=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY"),
         default_model="openai/gpt-oss-120b",
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding", "rerank"),
     ),
     "fireworks": ProviderConfig(
         display_name="Fireworks AI",
@@ -108,6 +118,7 @@ ROWS = {
         api_key_env=("FIREWORKS_AI_API_KEY",),
         prefixes=("accounts/fireworks/",),
         default_model="accounts/fireworks/models/gpt-oss-120b",
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
@@ -115,12 +126,14 @@ ROWS = {
         api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
         prefixes=("sonar", "pplx-"),
         default_model="sonar",
+        capabilities=("chat", "streaming", "vision", "json_schema", "reasoning"),
     ),
     "cerebras": ProviderConfig(
         display_name="Cerebras",
         base_url="https://api.cerebras.ai/v1",
         default_model="gpt-oss-120b",
         takes_urls=(),
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "json_schema", "json_mode", "reasoning", "list_models"),
     ),
     "xai": ProviderConfig(
         display_name="xAI",
@@ -130,6 +143,7 @@ ROWS = {
         prefixes=("grok-",),
         default_model="grok-4.3",
         supports_caching=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning"),
     ),
     "moonshot": ProviderConfig(
         display_name="Moonshot AI",
@@ -142,6 +156,7 @@ ROWS = {
         # Of older models only JSON mode is documented.
         structured_output="json_object",
         supports_caching=True,
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_mode", "list_models"),
     ),
     "zai": ProviderConfig(
         display_name="Z.ai",
@@ -153,18 +168,21 @@ ROWS = {
         structured_output="json_object",
         supports_caching=True,
         renames={"max_completion_tokens": "max_tokens"},
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_mode", "list_models"),
     ),
     "nvidia": ProviderConfig(
         display_name="NVIDIA NIM",
         base_url="https://integrate.api.nvidia.com/v1",
         api_key_env=("NVIDIA_NIM_API_KEY", "NGC_API_KEY"),
         default_model="openai/gpt-oss-120b",
+        capabilities=(*_CHAT, "embedding"),
     ),
     "huggingface": ProviderConfig(
         display_name="Hugging Face",
         base_url="https://router.huggingface.co/v1",
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
         default_model="openai/gpt-oss-120b",
+        capabilities=(*_CHAT, "json_mode"),
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
@@ -186,6 +204,18 @@ ROWS = {
         paths={"embed": "https://api.cohere.com/v2/embed", "rerank": "https://api.cohere.com/v2/rerank"},
         embed_batch_size=96,  # https://docs.cohere.com/reference/embed
         renames={"max_completion_tokens": "max_tokens"},
+        capabilities=(
+            "chat",
+            "streaming",
+            "tools",
+            "parallel_tools",
+            "vision",
+            "json_schema",
+            "json_mode",
+            "embedding",
+            "rerank",
+            "list_models",
+        ),
     ),
     "anthropic": ProviderConfig(
         display_name="Anthropic",
@@ -196,6 +226,7 @@ ROWS = {
         default_model="claude-haiku-5-5",
         takes_urls=("image", "file"),  # https://platform.claude.com/docs/en/build-with-claude/pdf-support
         supports_caching=True,
+        capabilities=(*_CHAT, "reasoning", "pdf", "count_tokens"),
     ),
     "gemini": ProviderConfig(
         display_name="Google Gemini",
@@ -211,6 +242,7 @@ ROWS = {
         takes_urls=("image", "file"),
         embed_batch_size=100,  # https://ai.google.dev/api/embeddings
         supports_caching=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "video_input", "pdf", "embedding", "image_output", "count_tokens"),
     ),
     "vertex": ProviderConfig(
         # With a key, the address of express mode; a service account, whose file stands for the key, finds its own.
@@ -228,6 +260,17 @@ ROWS = {
         embed_batch_tokens=14_000,  # of 20,000
         supports_caching=True,
         scope="https://www.googleapis.com/auth/cloud-platform",
+        capabilities=(
+            *(word for word in _CHAT if word != "list_models"),
+            "json_mode",
+            "reasoning",
+            "audio_input",
+            "video_input",
+            "pdf",
+            "embedding",
+            "image_output",
+            "count_tokens",
+        ),
     ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
@@ -238,6 +281,7 @@ ROWS = {
         paths={"rerank": "/rerank"},
         embed_batch_size=1000,  # https://docs.voyageai.com/reference/embeddings-api
         renames={"dimensions": "output_dimension", "top_n": "top_k"},
+        capabilities=("embedding", "rerank"),
     ),
     "jina": ProviderConfig(
         # Embeddings and rankings only.
@@ -246,6 +290,7 @@ ROWS = {
         api_key_env=("JINA_AI_API_KEY",),
         prefixes=("jina-",),
         paths={"rerank": "/rerank"},
+        capabilities=("embedding", "rerank"),
     ),
     "recraft": ProviderConfig(
         display_name="Recraft",
@@ -255,6 +300,7 @@ ROWS = {
             "recraft-image-gen": "llm_master.generators.images:recraft_image",
             "recraft*": "llm_master.generators.images:recraft_image",
         },
+        capabilities=("image_output",),
     ),
     "bfl": ProviderConfig(
         display_name="Black Forest Labs",
@@ -264,12 +310,14 @@ ROWS = {
         default_model="flux-2-pro",
         # Of submitting and of all the asking until the image is there.
         timeout=300,
+        capabilities=("image_output",),
     ),
     "chutes": ProviderConfig(
         display_name="Chutes",
         base_url="https://llm.chutes.ai/v1",
         api_key_env=("CHUTES_API_TOKEN",),
         default_model="Qwen/Qwen3-32B-TEE",
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "json_mode", "list_models"),
     ),
     "ollama": ProviderConfig(
         display_name="Ollama",
@@ -280,6 +328,7 @@ ROWS = {
         takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "vllm": ProviderConfig(
         display_name="vLLM",
@@ -287,6 +336,7 @@ ROWS = {
         default_path="/v1",
         requires_key=False,
         skip_cost_calculation=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "llamacpp": ProviderConfig(
         display_name="llama.cpp",
@@ -297,6 +347,7 @@ ROWS = {
         takes_urls=(),  # it may have been built without the means to fetch
         default_model="default",
         skip_cost_calculation=True,
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
     "lmstudio": ProviderConfig(
         display_name="LM Studio",
@@ -306,6 +357,7 @@ ROWS = {
         requires_key=False,
         takes_urls=(),
         skip_cost_calculation=True,
+        capabilities=(*_CHAT, "embedding"),
     ),
     "openai_compatible": ProviderConfig(
         # Whatever OPENAI_COMPATIBLE_BASE_URL names; what it is called follows from the address.
@@ -318,6 +370,7 @@ ROWS = {
             "azure.com": "Azure OpenAI",
         },
         requires_key=False,
+        capabilities=(*_CHAT, "json_mode", "embedding"),
     ),
     "local": ProviderConfig(
         # The variables that tools for OpenAI's API know, when they are set to another server.
@@ -326,6 +379,7 @@ ROWS = {
         api_key_env=("OPENAI_API_KEY",),
         requires_key=False,
         skip_cost_calculation=True,
+        capabilities=(*_CHAT, "json_mode", "embedding"),
     ),
     "mock": ProviderConfig(
         display_name="Mock (embedded, no model)",

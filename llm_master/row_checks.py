@@ -31,6 +31,9 @@ provider makes; ``audio_output`` is a spoken answer, ``speech`` a given text rea
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
 """The words of ``ModelConfig.capabilities``."""
 
+PROVIDER_CAPABILITIES: tuple[str, ...] = (*CAPABILITIES, "streaming", "parallel_tools", "list_models", "count_tokens")
+"""The words of ``ProviderConfig.capabilities``. ``parallel_tools`` are several calls in one answer."""
+
 
 def positive_int(value: Any) -> bool:
     """Whether a value is a whole number above 0, or ``None`` for no limit."""
@@ -125,6 +128,11 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         ("takes_urls",),
         lambda value: _is_texts(value) and set(value) <= {"image", "audio", "file"},
         'give a tuple of "image", "audio", "file"',
+    ),
+    (
+        ("capabilities",),
+        lambda value: _is_texts(value) and set(value) <= set(PROVIDER_CAPABILITIES),
+        f"give a tuple of {', '.join(PROVIDER_CAPABILITIES)}",
     ),
     (("rotation_mode",), lambda value: value in ("balanced", "sequential"), "give balanced or sequential"),
     (("default_path",), lambda value: _is_text(value) and (not value or value.startswith("/")), 'give a path, as "/v1"'),

@@ -92,6 +92,8 @@ class ProviderConfig:
         takes_urls: Which kinds of media the API fetches by itself: of ``image``, ``audio``, ``file``. Others are fetched here.
         structured_output: How an answer of a wanted form is asked for, of models of which that is not known: ``json_schema``,
             ``tool``, ``json_object`` or ``prompt``.
+        capabilities: What works over this row: some or other of its models does it, and the library carries it. It is what
+            docs/providers.md says and the tests check; what a model does is its own row's matter, and nothing is refused by this.
         supports_caching: Whether the provider caches prompts.
         skip_cost_calculation: Cost is never calculated (what the provider bills itself still counts).
         currency: ISO 4217 code of the provider's prices.
@@ -145,6 +147,7 @@ class ProviderConfig:
     embed_batch_tokens: int = 100_000
     takes_urls: tuple[str, ...] = attrs.field(default=("image",), converter=_tuple)
     structured_output: str = "json_schema"
+    capabilities: tuple[str, ...] = attrs.field(default=("chat", "streaming"), converter=_tuple)
     supports_caching: bool = False
     skip_cost_calculation: bool = False
     currency: str = "USD"

@@ -28,6 +28,21 @@ OTHER_PRICES = {
 }
 """Prices beside those of text tokens, as the table names them."""
 
+WORKS = {
+    "chat": {"chat": "yes", "streaming": "streamed"},
+    "tools": {"tools": "yes", "parallel_tools": "parallel"},
+    "takes": {"vision": "images", "audio_input": "audio", "video_input": "video", "pdf": "PDF"},
+    "JSON": {"json_schema": "schema", "json_mode": "mode"},
+    "reasoning": {"reasoning": "yes"},
+    "makes": {"image_output": "images", "speech": "speech"},
+    "embed": {"embedding": "yes"},
+    "rerank": {"rerank": "yes"},
+    "moderate": {"moderation": "yes"},
+    "lists models": {"list_models": "yes"},
+    "counts tokens": {"count_tokens": "yes"},
+}
+"""Columns of what works: the words of ``ProviderConfig.capabilities`` in each, and how they are said."""
+
 
 def providers() -> str:
     """One line for each row."""
@@ -52,6 +67,20 @@ def providers() -> str:
         prefixes = " ".join(f"`{prefix}`" for prefix in row.prefixes) or "-"
         default = f"`{row.default_model}`" if row.default_model else "-"
         lines.append(f"| `{name}` ({row.display_name}) | {key} | {address} | {replaced} | {prefixes} | {default} |")
+    lines += [
+        "",
+        "## What works",
+        "",
+        "What a row claims, its models permitting; `tests/test_contract.py`, `test_conversation.py` and `test_claims.py` ask each row for all that it",
+        "claims. An empty cell is no claim: it may work, and is tried. *schema* is an answer that the provider holds to your JSON schema, *mode* one",
+        "that it holds to JSON; where neither stands, `response_format` is said in words. Whichever it is, the answer is checked here.",
+        "",
+        "| provider | " + " | ".join(WORKS) + " |",
+        "|---|" + "---|" * len(WORKS),
+    ]
+    for name, row in PROVIDER_CONFIGS.items():
+        cells = [", ".join(said for word, said in words.items() if word in row.capabilities) for words in WORKS.values()]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
