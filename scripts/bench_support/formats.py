@@ -6,11 +6,12 @@ from statistics import median
 
 from bench_support.processes import Process, client_processes, upstream
 from bench_support.report import Row, Section
+from bench_support.wire_formats import FORMATS
 
 ROUNDS = 7
 LIMIT_CALL = 40.0
 LIMIT_CHUNK = 3.0
-LABELS = {"llm_master": "OpenAI's", "llm_master_anthropic": "Anthropic's", "llm_master_gemini": "Gemini's"}
+LABELS = {"llm_master": "OpenAI's", **{f"llm_master:{name}": form.label for name, form in FORMATS.items()}}
 PIECES = 1000
 
 

@@ -61,16 +61,14 @@ class Connection(asyncio.Protocol):
             _wake()
         elif rest == b"/embeddings":
             self.write(wire.embeddings(body.count(b"a rate limit keeps")))
-        elif rest == b"/messages":
-            self._foreign("messages", prefix, streaming=b'"stream":true' in body)
-        elif b":generatecontent" in rest or b":streamgeneratecontent" in rest:
-            self._foreign("generateContent", prefix, streaming=b":stream" in rest)
+        elif (form := wire_formats.format_at(rest)) is not None:
+            self._foreign(form, prefix, rest + body)
         else:
             self._complete(_flags_of(prefix), streaming=b'"stream":true' in body.replace(b": ", b":"))
 
-    def _foreign(self, path_end: str, prefix: bytes, *, streaming: bool) -> None:
+    def _foreign(self, form: str, prefix: bytes, asked: bytes) -> None:
         count = int(_flags_of(prefix).get("n", 100))
-        self.write(wire_formats.whole_stream(path_end, count) if streaming else wire_formats.whole(path_end))
+        self.write(wire_formats.whole_stream(form, count) if wire_formats.FORMATS[form].streams in asked else wire_formats.whole(form))
 
     def _complete(self, flags: dict[str, float], *, streaming: bool) -> None:
         later = asyncio.get_running_loop().call_later

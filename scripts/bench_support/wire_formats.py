@@ -3,10 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from bench_support.wire import STREAM_HEAD, TEXT, WORDS, answer
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _events(contents: Iterable[Any]) -> bytes:
+    return b"".join(b"data: " + _json(content) + b"\n\n" for content in contents)
+
+
+def _named_events(contents: Iterable[Any]) -> bytes:
+    return b"".join(b"event: %s\ndata: %s\n\n" % (content["type"].encode(), _json(content)) for content in contents)
+
+
+@dataclass(frozen=True)
+class WireFormat:
+    """One of them.
+
+    Attributes:
+        label: Whose it is.
+        provider_class: Who speaks it.
+        path: What stands in the path of its requests, in lower case.
+        whole: The answer, of a text.
+        stream: The body of a stream, of its pieces of text.
+        streams: What stands in path or body of a request for a stream.
+        row: What the row says beside.
+    """
+
+    label: str
+    provider_class: str
+    path: bytes
+    whole: Callable[[str], Any]
+    stream: Callable[[list[str]], bytes]
+    streams: bytes = b'"stream":true'
+    row: Mapping[str, Any] = field(default_factory=dict)
+
 
 _ANTHROPIC_USAGE = {
     "input_tokens": 87,
@@ -23,6 +61,25 @@ _ANTHROPIC: dict[str, Any] = {
     "model": "claude-sonnet-4-5-20250929",
     "stop_sequence": None,
 }
+
+
+def _anthropic(text: str) -> Any:
+    return {**_ANTHROPIC, "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "usage": _ANTHROPIC_USAGE}
+
+
+def _anthropic_stream(texts: list[str]) -> bytes:
+    return _named_events(
+        [
+            {"type": "message_start", "message": {**_ANTHROPIC, "content": [], "stop_reason": None, "usage": _ANTHROPIC_USAGE}},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts),
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 94}},
+            {"type": "message_stop"},
+        ]
+    )
+
+
 _GEMINI_USAGE = {
     "promptTokenCount": 87,
     "candidatesTokenCount": 94,
@@ -32,42 +89,85 @@ _GEMINI_USAGE = {
 }
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-@cache
-def whole(path_end: str) -> bytes:
-    """An answer, for ``messages`` or ``generateContent``."""
-    if path_end == "messages":
-        content = [{"type": "text", "text": TEXT}]
-        return answer(_json({**_ANTHROPIC, "content": content, "stop_reason": "end_turn", "usage": _ANTHROPIC_USAGE}))
-    return answer(_json(_gemini(TEXT, finish="STOP")))
-
-
-@cache
-def whole_stream(path_end: str, count: int) -> bytes:
-    """A stream with so many pieces of text, in one piece with its head."""
-    texts = [WORDS[position % len(WORDS)] for position in range(count)]
-    events = _anthropic_events(texts) if path_end == "messages" else [_gemini(text) for text in texts] + [_gemini("", finish="STOP")]
-    named = path_end == "messages"
-    body = b"".join((b"event: %s\n" % event["type"].encode() if named else b"") + b"data: " + _json(event) + b"\n\n" for event in events)
-    return STREAM_HEAD + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
-
-
-def _anthropic_events(texts: list[str]) -> list[dict[str, Any]]:
-    return [
-        {"type": "message_start", "message": {**_ANTHROPIC, "content": [], "stop_reason": None, "usage": _ANTHROPIC_USAGE}},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts),
-        {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 94}},
-        {"type": "message_stop"},
-    ]
-
-
-def _gemini(text: str, *, finish: str | None = None) -> dict[str, Any]:
+def _gemini(text: str, finish: str | None = "STOP") -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
     if finish is not None:
         candidate["finishReason"] = finish
     return {"candidates": [candidate], "usageMetadata": _GEMINI_USAGE, "modelVersion": "gemini-2.5-flash", "responseId": "ncrIaJfYHbm"}
+
+
+_RESPONSES_USAGE = {
+    "input_tokens": 87,
+    "input_tokens_details": {"cached_tokens": 0},
+    "output_tokens": 94,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 181,
+}
+
+
+def _responses(text: str, status: str = "completed") -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    item = {"id": "msg_68a1", "type": "message", "status": status, "role": "assistant", "content": [part]}
+    done = status == "completed"
+    return {
+        "id": "resp_68a1",
+        "object": "response",
+        "created_at": 1767225600,
+        "status": status,
+        "error": None,
+        "incomplete_details": None,
+        "model": "gpt-4o-mini-2024-07-18",
+        "output": [item] if done else [],
+        "usage": _RESPONSES_USAGE if done else None,
+    }
+
+
+def _responses_stream(texts: list[str]) -> bytes:
+    text, where = "".join(texts), {"item_id": "msg_68a1", "output_index": 0, "content_index": 0}
+    item = _responses(text)["output"][0]
+    begun = {**item, "status": "in_progress", "content": []}
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
+    contents = [
+        {"type": "response.created", "response": _responses("", "in_progress")},
+        {"type": "response.in_progress", "response": _responses("", "in_progress")},
+        {"type": "response.output_item.added", "output_index": 0, "item": begun},
+        {"type": "response.content_part.added", **where, "part": part},
+        *({"type": "response.output_text.delta", **where, "delta": piece, "logprobs": [], "obfuscation": "AbCdEfGh"} for piece in texts),
+        {"type": "response.output_text.done", **where, "text": text, "logprobs": []},
+        {"type": "response.content_part.done", **where, "part": {**part, "text": text}},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": _responses(text)},
+    ]
+    return _named_events({**content, "sequence_number": number} for number, content in enumerate(contents))
+
+
+FORMATS: dict[str, WireFormat] = {
+    "anthropic": WireFormat("Anthropic's", "llm_master.providers.anthropic:AnthropicProvider", b"/messages", _anthropic, _anthropic_stream),
+    "gemini": WireFormat(
+        "Gemini's",
+        "llm_master.providers.gemini:GeminiProvider",
+        b"generatecontent",
+        _gemini,
+        lambda texts: _events([*(_gemini(text, None) for text in texts), _gemini("")]),
+        streams=b":streamgeneratecontent",
+    ),
+    "responses": WireFormat("Responses'", "llm_master.providers.responses:ResponsesProvider", b"/responses", _responses, _responses_stream),
+}
+
+
+def format_at(path: bytes) -> str | None:
+    """The format whose requests go to a path in lower case; ``None`` for chat completions."""
+    return next((name for name, form in FORMATS.items() if form.path in path), None)
+
+
+@cache
+def whole(name: str) -> bytes:
+    """A whole HTTP answer."""
+    return answer(_json(FORMATS[name].whole(TEXT)))
+
+
+@cache
+def whole_stream(name: str, count: int) -> bytes:
+    """A stream with so many pieces of text, in one piece with its head."""
+    body = FORMATS[name].stream([WORDS[position % len(WORDS)] for position in range(count)])
+    return STREAM_HEAD + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"

@@ -17,8 +17,6 @@ _HOMES = {
     "llm_master_otel": ("ours", "Traced"),
     "llm_master_spans": ("ours", "Spans"),
     "llm_master_sdk": ("ours", "BareSDK"),
-    "llm_master_anthropic": ("ours", "Anthropic"),
-    "llm_master_gemini": ("ours", "Gemini"),
     "openai": ("sdk", "SDK"),
 }
 
@@ -42,7 +40,12 @@ class Client(Protocol):
 
 
 def make_client(name: str, base_url: str, *, many: int | None = None) -> Client:
-    """Import a client and nothing of the others."""
+    """Import a client and nothing of the others. ``llm_master:anthropic`` is ours in that wire format."""
+    name, _, form = name.partition(":")
+    if form:
+        from bench_support.clients.ours import Foreign
+
+        return Foreign(base_url, form, many=many)
     module, class_name = _HOMES[name]
     client: Client = getattr(importlib.import_module(f"bench_support.clients.{module}"), class_name)(base_url, many=many)
     return client

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from typing import Any, ClassVar
 
 from attrs import evolve
 
 from bench_support.wire import KEY, MESSAGES, MODEL
+from bench_support.wire_formats import FORMATS
 from llm_master import PROVIDER_CONFIGS, LLMConfig, LLMResponse, ModelConfig, ModelRegistry, ProviderConfig, QueryLLM
 
 _numbers = count()
@@ -17,7 +19,7 @@ class Ours:
     """One ``QueryLLM`` is kept for all queries."""
 
     provider_class: str | None = None
-    limits: ClassVar[dict[str, int]] = {}
+    limits: Mapping[str, Any] = {}
     settings: ClassVar[dict[str, bool]] = {}
     keys = 1
 
@@ -63,14 +65,14 @@ class Constructed(Ours):
 class Limited(Ours):
     """Four keys, and limits that are kept without being reached."""
 
-    limits: ClassVar[dict[str, int]] = {"rpm": 10**7, "tpm": 10**10, "max_concurrent": 1000, "max_concurrent_per_key": 500}
+    limits: Mapping[str, Any] = {"rpm": 10**7, "tpm": 10**10, "max_concurrent": 1000, "max_concurrent_per_key": 500}
     keys = 4
 
 
 class Queued(Limited):
     """The same, of which 8 may be under way: with more callers, most wait."""
 
-    limits: ClassVar[dict[str, int]] = Limited.limits | {"max_concurrent": 8}
+    limits: Mapping[str, Any] = {**Limited.limits, "max_concurrent": 8}
 
 
 class Silent(Ours):
@@ -156,16 +158,13 @@ class BareSDK(Traced):
     _tokens: Any = None
 
 
-class Anthropic(Ours):
-    """The same in Anthropic's wire format."""
+class Foreign(Ours):
+    """The same in another wire format."""
 
-    provider_class = "llm_master.providers.anthropic:AnthropicProvider"
-
-
-class Gemini(Ours):
-    """The same in Gemini's wire format."""
-
-    provider_class = "llm_master.providers.gemini:GeminiProvider"
+    def __init__(self, base_url: str, form: str, *, many: int | None = None) -> None:
+        self.provider_class = FORMATS[form].provider_class
+        self.limits = dict(FORMATS[form].row)
+        super().__init__(base_url, many=many)
 
 
 def _length(answer: LLMResponse) -> int:
