@@ -47,11 +47,16 @@ def errors_told() -> Iterator[None]:
         sys.exit(130)
 
 
+def exit_code(error: LLMError) -> int:
+    """The exit code that an error ends a command with."""
+    return next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds))
+
+
 def fail(error: LLMError) -> NoReturn:
     """Tell an error to a person, and end with its exit code."""
     sys.stdout.flush()
     click.echo(f"Error: {error}", err=True)
-    sys.exit(next(code for kinds, code in _EXIT_CODES if isinstance(error, kinds)))
+    sys.exit(exit_code(error))
 
 
 def standard_input() -> str | None:
