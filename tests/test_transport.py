@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from llm_master import PROVIDER_CONFIGS, ConfigurationError, ProviderConfig, ProviderConnectionError, QueryLLM
+from llm_master.transport import _proxy_for
 
 KEY = "sk-acme-behind-a-proxy-0001"
 ANSWER = {"choices": [{"message": {"content": "Hello."}, "finish_reason": "stop"}]}
@@ -95,9 +96,21 @@ async def test_a_proxy_of_the_environment_is_used(server, monkeypatch, variable)
     assert server.request.headers["authorization"] == f"Bearer {KEY}"
 
 
-async def test_no_proxy_names_hosts_that_are_reached_directly(server, monkeypatch):
+def test_no_proxy_names_hosts_that_are_reached_directly(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    monkeypatch.setenv("NO_PROXY", "acme.internal")
+    assert _proxy_for("http", "acme.internal") is _proxy_for("http", "api.acme.internal") is None
+    assert _proxy_for("http", "acme.example") == "http://proxy.invalid:3128"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.9.9.9", "::1"])
+def test_this_machine_is_reached_directly(monkeypatch, host):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    assert _proxy_for("http", host) is None
+
+
+async def test_a_local_server_needs_no_no_proxy(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server.answer_json(ANSWER)
     assert (await acme(server.base_url).query("acme/large", prompt="Hello")).content == "Hello."
     assert server.request.path == "/v1/chat/completions"

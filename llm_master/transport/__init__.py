@@ -233,7 +233,8 @@ def _proxy_for(scheme: str, host: str) -> str | None:
     # Once per endpoint: aiohttp's trust_env does this for each request, which makes a call 3.6 times dearer.
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(host):
+    # This machine is nowhere a proxy could lead; NO_PROXY need not name it, as it need not for Go's clients.
+    if not proxy or _is_loopback(host) or proxy_bypass(host):
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -244,6 +245,15 @@ def _proxy_for(scheme: str, host: str) -> str | None:
             f"change {scheme.upper()}_PROXY, or name the host in NO_PROXY"
         )
     return proxy
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _translated(exc: Exception, host: str) -> Exception:
