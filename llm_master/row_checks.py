@@ -96,7 +96,7 @@ STRUCTURED = ("json_schema", "tool", "json_object", "prompt")
 """How an answer of a wanted form can be asked for, the surest first."""
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("name", "display_name", "api_key_attr", "currency", "telemetry_name"), _is_text, "give a string"),
+    (("name", "display_name", "api_key_attr", "key_url", "start_command", "currency", "telemetry_name"), _is_text, "give a string"),
     (("default_model", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
     (
         ("quota",),

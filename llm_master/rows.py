@@ -80,6 +80,8 @@ class ProviderConfig:
         api_key: A key given directly. It is shown nowhere.
         api_key_env: Variables looked at after ``<NAME>_API_KEY``, in order.
         api_key_attr: The key's name among ``LLMConfig``'s attributes; ``<name>_api_key`` if empty.
+        key_url: Page on which a key is made.
+        start_command: What starts it, of a server on the user's own machine; said where nothing answers.
         requires_key: Whether a call without a key is refused before it is sent.
         generate_map: Model name -> async function ``(provider, messages, model, **options)``; the name of such a method of
             the provider's class; a provider class, for a model that speaks another wire format under the same key; or
@@ -140,6 +142,8 @@ class ProviderConfig:
     api_key: str | None = attrs.field(default=None, repr=_masked)
     api_key_env: tuple[str, ...] = attrs.field(default=(), converter=_names)
     api_key_attr: str = ""
+    key_url: str = ""
+    start_command: str = ""
     requires_key: bool = True
     generate_map: Mapping[str, Callable[..., Any] | str] = attrs.field(factory=dict, converter=_dict)
     paths: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
