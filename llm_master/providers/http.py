@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -28,13 +28,16 @@ from llm_master.types import (
 )
 
 if TYPE_CHECKING:
-    from llm_master.results import Result
+    from llm_master.results import ListedModel, Result
 
 R = TypeVar("R", bound="LLMResponse | Result")
 
 
 class HTTPProvider(BaseLLMProvider):
     """A wire format over HTTP. A subclass says what goes out (:meth:`prepare`, :meth:`headers`) and reads what comes back."""
+
+    models_path: ClassVar[str | None] = None
+    """Where the list of models is, below ``base_url``; ``None`` where the API has none. A row may say another place."""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
@@ -118,6 +121,22 @@ class HTTPProvider(BaseLLMProvider):
         if endpoint is None:
             endpoint = self._endpoints[key] = self.new_endpoint(path, own)
         return endpoint
+
+    async def describe_models(self) -> list[ListedModel]:
+        """What the API lists, with what it says of each."""
+        if self.models_path is None:
+            raise self.cannot("list its models")
+        from llm_master.providers.listing import listed
+
+        return await listed(self, self.models_path)
+
+    async def list_models(self) -> list[str]:
+        """The ids of the same."""
+        return [model.id for model in await self.describe_models()]
+
+    def next_models(self, page: Mapping[str, Any]) -> str | None:
+        """What to add to the query for the page of the list that follows; ``None`` after the last."""
+        return None
 
     async def exchange(self, operation: str, path: str, body: Mapping[str, Any], model: str) -> Answer:
         """Send a request that is no chat, to the row's place for the operation or else to ``path``; its 2xx answer.

@@ -65,6 +65,8 @@ class ResponsesProvider(HTTPProvider):
     ``answer.raw["id"]`` names what can be asked for later.
     """
 
+    models_path = "/models"
+
     takes_urls = frozenset({"image", "file"})
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
