@@ -126,13 +126,42 @@ class HTTPProvider(BaseLLMProvider):
         """What the API lists, with what it says of each."""
         if self.models_path is None:
             raise self.cannot("list its models")
-        from llm_master.providers.listing import listed
+        from llm_master.providers.listing import MAX_BYTES, MAX_PAGES, models_in
 
-        return await listed(self, self.models_path)
+        place = self.config.paths.get("models", self.models_path)
+        base_url, place = (place, "") if place.startswith("http") else (None, place)
+        # By the way of a call, which has a token fetched where one is needed.
+        endpoint = await self.endpoint(place, {}) if base_url is None else self.new_endpoint(place, self.headers({}), base_url)
+        found: dict[str, ListedModel] = {}
+        before = None
+        for _ in range(MAX_PAGES):
+            answer = await endpoint.get(max_bytes=MAX_BYTES)
+            if not 200 <= answer.status < 300:
+                raise self.refused(answer, "", endpoint)
+            page = json_of(answer)
+            models = models_in(page)
+            if models is None:
+                raise ServerError(f"answered {answer.status} with no list of models: {answer.body[:120]!r}", status=answer.status)
+            for model in models:
+                found.setdefault(model.id, model)
+            following = self.next_models(page) if isinstance(page, dict) else None
+            if following is None:
+                return list(found.values())
+            if following == before:
+                break
+            before = following
+            endpoint = self.new_endpoint(f"{place}{'&' if '?' in place else '?'}{following}", self.headers({}), base_url)
+        raise ServerError(f"its list of models has no end: {len(found)} models, and the pages go on", status=answer.status)
 
     async def list_models(self) -> list[str]:
         """The ids of the same."""
         return [model.id for model in await self.describe_models()]
+
+    async def health_check(self) -> bool:
+        """Whether the list of models answers, which costs nothing; where there is none, yes."""
+        if self.models_path is None:
+            return True
+        return (await self.new_endpoint(self.models_path, self.headers({})).get()).status == 200
 
     def next_models(self, page: Mapping[str, Any]) -> str | None:
         """What to add to the query for the page of the list that follows; ``None`` after the last."""
@@ -290,6 +319,21 @@ def decoded(decode: Callable[[bytes], Any], body: bytes, *, status: int, request
     if answer.error:
         raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
     return answer
+
+
+def json_of(answer: Answer) -> Any:
+    """What a 2xx answer holds.
+
+    Raises:
+        ProviderError: It is no JSON, or an error.
+    """
+    try:
+        content = msgspec.json.decode(answer.body)
+    except (*BAD_JSON, RecursionError) as exc:
+        raise unreadable(answer.body, exc, answer.status, request_id(answer.headers), "") from exc
+    if isinstance(content, dict) and content.get("error"):
+        raise error_under_200(content, "", status=answer.status, request_id=request_id(answer.headers))
+    return content
 
 
 def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:

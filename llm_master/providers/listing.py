@@ -6,21 +6,17 @@ https://docs.anthropic.com/en/api/models-list, https://ai.google.dev/api/models#
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import msgspec
 
-from llm_master.errors import ServerError
-from llm_master.providers.failures import BAD_JSON, request_id, timestamp
-from llm_master.providers.http import HTTPProvider, error_under_200, unreadable
+from llm_master.providers.failures import timestamp
 from llm_master.results import ListedModel
 
 MAX_BYTES = 32 * 2**20
 """Of one page. The longest lists that there are have some 2 kB a model."""
 
-_MAX_PAGES = 100
+MAX_PAGES = 100
 _LONGEST_ID = 512
 
 _CONTEXT = (
@@ -37,55 +33,19 @@ _CONTEXT = (
 """What a context window is called: of servers that say both, what the model is run with and then what it could."""
 
 
-async def listed(provider: HTTPProvider, path: str) -> list[ListedModel]:
-    """The models in a provider's list, which is free everywhere: all pages of it, each model once.
+def models_in(content: Any) -> list[ListedModel] | None:
+    """The models in a decoded answer, each once, in their order; ``None`` where it is no list of models.
 
-    Raises:
-        ProviderError: The provider refused it, could not be reached, or answered no such list.
+    What has no id, or one that cannot be shown, is left out; where that is all there is, it is no list of models.
     """
-    place = provider.config.paths.get("models", path)
-    base_url, place = (place, "") if place.startswith("http") else (None, place)
-    # By the way of a call, which has a token fetched where one is needed.
-    endpoint = await provider.endpoint(place, {}) if base_url is None else provider.new_endpoint(place, provider.headers({}), base_url)
-    found: dict[str, ListedModel] = {}
-    cursor = None
-    for _ in range(_MAX_PAGES):
-        answer = await endpoint.get(max_bytes=MAX_BYTES)
-        if not 200 <= answer.status < 300:
-            raise provider.refused(answer, "", endpoint)
-        models, page = read_models(answer.body, status=answer.status, request_id=request_id(answer.headers))
-        for model in models:
-            found.setdefault(model.id, model)
-        following = provider.next_models(page)
-        if following is None:
-            return list(found.values())
-        if following == cursor:
-            break
-        cursor = following
-        endpoint = provider.new_endpoint(f"{place}{'&' if '?' in place else '?'}{following}", provider.headers({}), base_url)
-    raise ServerError("its list of models has no end: the pages repeat themselves", status=answer.status)
-
-
-def read_models(body: bytes, *, status: int, request_id: str | None) -> tuple[list[ListedModel], Mapping[str, Any]]:
-    """The models in a 2xx body, in their order, and what else stands beside them.
-
-    Raises:
-        ProviderError: The body holds an error, or is no list of models.
-    """
-    try:
-        content: Any = msgspec.json.decode(body)
-    except (*BAD_JSON, RecursionError) as exc:
-        raise unreadable(body, exc, status, request_id, "") from exc
-    page: Mapping[str, Any] = content if isinstance(content, dict) else {}
-    if page.get("error"):
-        raise error_under_200(content, "", status=status, request_id=request_id)
     entries = _entries(content)
     if entries is None:
-        raise ServerError(f"answered {status} with no list of models: {body[:120]!r}", status=status, request_id=request_id)
-    models = [model for entry in entries if (model := _model(entry)) is not None]
-    if entries and not models:
-        raise ServerError(f"answered {status} with a list in which no model has an id: {body[:120]!r}", status=status, request_id=request_id)
-    return models, page
+        return None
+    models: dict[str, ListedModel] = {}
+    for entry in entries:
+        if (model := _model(entry)) is not None:
+            models.setdefault(model.id, model)
+    return list(models.values()) if models or not entries else None
 
 
 def _entries(content: Any) -> list[Any] | None:

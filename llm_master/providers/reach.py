@@ -8,11 +8,19 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.time_limit import TimeLimitPassed
 from llm_master.errors import ConfigurationError, InvalidRequestError, LLMError, ProviderError
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.http import HTTPProvider
+from llm_master.providers.http import HTTPProvider, json_of
+from llm_master.providers.listing import MAX_BYTES
 from llm_master.providers.sdk import translated
+from llm_master.providers.short import ShortForm
 from llm_master.results import ListedModel
 
 _OF_PROXIES = (502, 503, 504)
+
+
+def check_timeout(timeout: float) -> None:
+    """Raises ``InvalidRequestError`` for what is no time."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidRequestError(f"timeout is {timeout!r}: give seconds above 0")
 
 
 async def models_of(provider: BaseLLMProvider) -> list[ListedModel]:
@@ -26,6 +34,31 @@ async def models_of(provider: BaseLLMProvider) -> list[ListedModel]:
     if "describe_models" in vars(owner):
         return list(await provider.describe_models())
     return [model if isinstance(model, ListedModel) else ListedModel(str(model)) for model in await provider.list_models()]
+
+
+async def ask_with_key(provider: HTTPProvider, place: str) -> None:
+    """Ask for what is shown to a valid key only.
+
+    Raises:
+        ProviderError: It was refused, or something else came.
+    """
+    base_url, path = (place, "") if place.startswith("http") else (None, place)
+    endpoint = provider.new_endpoint(path, provider.headers({}), base_url)
+    answer = await endpoint.get(max_bytes=MAX_BYTES)
+    if not 200 <= answer.status < 300:
+        raise provider.refused(answer, "", endpoint)
+    json_of(answer)
+
+
+def judges_itself(provider: BaseLLMProvider) -> bool | None:
+    """Whether its class has a ``health_check`` of its own, that knows better than the list; ``None``: one that always says yes."""
+    owner = next(cls for cls in type(provider).__mro__ if not _FREE.isdisjoint(vars(cls)))
+    if isinstance(provider, ShortForm):
+        return None if provider.always_healthy else True
+    return "health_check" in vars(owner) and "list_models" not in vars(owner) and "describe_models" not in vars(owner)
+
+
+_FREE = frozenset({"describe_models", "list_models", "health_check"})
 
 
 def has_no_list(exc: Exception) -> bool:

@@ -161,10 +161,6 @@ class ResponsesProvider(HTTPProvider):
         except BAD_JSON as exc:
             raise unreadable(said.body, exc, said.status, request_id(said.headers), model) from exc
 
-    async def health_check(self) -> bool:
-        """Whether ``/models`` answers, which costs nothing."""
-        return (await self.new_endpoint("/models", self.headers({})).get()).status == 200
-
 
 def _join(out: dict[str, Any], name: str, part: Any) -> None:
     """Several options may be parts of one object."""

@@ -148,10 +148,6 @@ class UnifiedProvider(HTTPProvider):
     speech = speech
     """By which ``generate_map`` reaches it by name."""
 
-    async def health_check(self) -> bool:
-        """Whether ``/models`` answers, which costs nothing."""
-        return (await self.new_endpoint("/models", self.headers({})).get()).status == 200
-
     async def _chunks_through_client(self, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
         stream = await self._create(body)
         try:

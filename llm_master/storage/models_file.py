@@ -134,7 +134,9 @@ class SeenModels:
                 self._read()
                 write_whole(self.path, msgspec.json.encode(_File(1, {name: _written(own) for name, own in self._listings.items()})))
         except OSError as exc:
-            logger.warning("the lists of models could not be written to %s: %s. Give models_file= another path", self.path, exc.strerror or exc)
+            logger.warning(
+                "the lists of models could not be written to %s: %s. Give models_file= another path", self.path, exc.strerror or exc
+            )
 
     def _read(self) -> None:
         """Take over the lists of the file that are newer than ours, and forget those that are too old."""

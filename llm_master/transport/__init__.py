@@ -280,7 +280,9 @@ def _translated(exc: Exception, host: str) -> Exception:
     if isinstance(exc, (aiohttp.ServerTimeoutError, TimeoutError)):
         return RequestTimeoutError(f"no connection to {host} within {CONNECT_TIMEOUT:g} s")
     if isinstance(exc, aiohttp.ClientHttpProxyError):
-        remedy = "it wants a login: put one into HTTPS_PROXY, as http://user:password@proxy:port" if exc.status == 407 else "ask who runs it"
+        remedy = (
+            "it wants a login: put one into HTTPS_PROXY, as http://user:password@proxy:port" if exc.status == 407 else "ask who runs it"
+        )
         return ProviderConnectionError(f"the proxy on the way to {host} refused: {exc.status} {exc.message}; {remedy}")
     if isinstance(exc, aiohttp.ClientConnectorError) and (there := f"{exc.host}:{exc.port}") != host:
         # Who was to be connected with is another: a proxy, before anything reached the provider.
