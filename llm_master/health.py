@@ -127,7 +127,7 @@ async def _by_request(engine: Engine, name: str, provider: BaseLLMProvider, key:
         return KeyHealth(state="unsupported", detail=f"its model {model} does not chat: give its row another default_model")
     bound: BaseLLMProvider = next(slot.provider for slot in call.line.slots if slot.state.key == key)
     await bound.generate(call.messages, call.target.route.model, **call.options)
-    return KeyHealth(state="valid", detail=f"{model} answered a request for one token, which is billed", status=200)
+    return KeyHealth(state="valid", detail=f"{model} answered a paid request, for one token", status=200)
 
 
 def _failed(exc: Exception, provider: BaseLLMProvider, key: Key | None, timeout: float, *, paid: bool) -> KeyHealth:
