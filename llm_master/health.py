@@ -139,7 +139,7 @@ def _failed(exc: Exception, provider: BaseLLMProvider, key: Key | None, timeout:
         text += "; something on the way refuses, and not the API"
     elif paid and isinstance(error, e.InvalidRequestError) and status not in (None, 404, 405, 407):
         return KeyHealth(state="valid", detail=f"the key was taken, and the request refused: {text}", status=status)
-    elif status is None or (status >= 400 and status != 407):
+    elif status is None or (status != 407 and not 300 <= status < 400):
         for kind, state, also in _STATES:
             if isinstance(error, kind):
                 return KeyHealth(state=state, detail=text + also, status=status)

@@ -79,7 +79,7 @@ async def test_a_key_that_the_provider_takes(acme: QueryLLM, server: ScriptedSer
         (407, "", {}, "unreachable", "a proxy's answer, which wants a login"),
         (200, "<html><title>Hotel</title>", {}, "unreachable", "a network that asks for a login first"),
         (200, "garbage", {}, "unreachable", "cannot be read"),
-        (200, '{"error": {"message": "Invalid API key"}}', {}, "invalid", "Invalid API key"),
+        (200, '{"error": {"message": "Not you", "code": "invalid_api_key"}}', {}, "invalid", "Not you"),
     ],
 )
 async def test_what_an_answer_says_of_a_key(
@@ -187,7 +187,7 @@ async def test_nobody_listens() -> None:
 
 async def test_no_tls_there(fault_server: FaultServer) -> None:
     said = await detail_of(fault_server.base_url.replace("http:", "https:"))
-    assert "TLS" in said
+    assert "does not speak TLS" in said and "begin base_url with http://" in said
 
 
 async def test_a_connection_that_breaks(server: ScriptedServer) -> None:

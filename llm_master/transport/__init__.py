@@ -27,6 +27,9 @@ DRAIN_TIMEOUT = 5.0
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL calls an answer that is no TLS at all."""
+
 _SECRET_QUERY = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token", "sig", "signature"})
 
 
@@ -292,6 +295,8 @@ def _translated(exc: Exception, host: str) -> Exception:
         )
     if isinstance(exc, aiohttp.ClientConnectorDNSError):
         return ProviderConnectionError(f"the host of {host} is not known: check base_url ({exc.os_error})")
+    if isinstance(exc, aiohttp.ClientConnectorSSLError) and getattr(exc.os_error, "reason", None) in _NO_TLS:
+        return ProviderConnectionError(f"{host} does not speak TLS: begin base_url with http:// if that is meant ({exc.os_error})")
     if isinstance(exc, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
         return ProviderConnectionError(f"the TLS certificate of {host} was not accepted: {exc}. A private authority goes into ca_bundle")
     if isinstance(exc, aiohttp.ClientConnectorError):
