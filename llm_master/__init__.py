@@ -41,8 +41,13 @@ _HOMES = {
     "llm_master.results": (
         "CostEstimate",
         "EmbeddingResponse",
+        "KeyHealth",
+        "ListedModel",
+        "ModelList",
         "ModerationResponse",
         "ModerationResult",
+        "ProviderHealth",
+        "ProviderModels",
         "RerankResponse",
         "RerankResult",
         "TokenCount",
@@ -127,8 +132,13 @@ if TYPE_CHECKING:
     from llm_master.query import QueryLLM as QueryLLM
     from llm_master.results import CostEstimate as CostEstimate
     from llm_master.results import EmbeddingResponse as EmbeddingResponse
+    from llm_master.results import KeyHealth as KeyHealth
+    from llm_master.results import ListedModel as ListedModel
+    from llm_master.results import ModelList as ModelList
     from llm_master.results import ModerationResponse as ModerationResponse
     from llm_master.results import ModerationResult as ModerationResult
+    from llm_master.results import ProviderHealth as ProviderHealth
+    from llm_master.results import ProviderModels as ProviderModels
     from llm_master.results import RerankResponse as RerankResponse
     from llm_master.results import RerankResult as RerankResult
     from llm_master.results import TokenCount as TokenCount

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -16,18 +17,20 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.pools import Pools
 from llm_master.dispatch.resolve import Resolver
 from llm_master.dispatch.routes import Member, Route
-from llm_master.dispatch.sharing import Keeper, Remembering, Sharing
+from llm_master.dispatch.sharing import Keeper, Remembering, Sharing, fingerprint
 from llm_master.dispatch.status import KeyStatus
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.base import BaseLLMProvider, can_stream, load
 from llm_master.providers.short import BaseProvider, ShortForm
+from llm_master.results import ListedModel
 from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings
 from llm_master.snapshot import Snapshot, provider_class
+from llm_master.storage.models_file import Listing, models_at
 
 
 class Names:
@@ -42,6 +45,9 @@ class Names:
         self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent, _keeper(settings))
         # What is known of how targets do is shared by all routes that have them.
         self._health: dict[str, Health] = {}
+        # What the providers list, as far as they have been asked; the file is read when a name is met that nothing else explains.
+        self.seen = models_at(snapshot.models_file, settings.clock.time)
+        self._fingerprints: dict[str, str] = {}
         self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
         self._resolver = Resolver(
             snapshot.rows,
@@ -51,6 +57,7 @@ class Names:
             aliases=snapshot.aliases,
             preferred=snapshot.options.preferred_provider,
             missing=self._missing,
+            listed=self._listed,
         )
 
     def key_states(self) -> list[KeyStatus]:
@@ -140,6 +147,46 @@ class Names:
         # Of a model that is known not to stream, and of what a generator makes, the whole is the only piece.
         target.streams = target.streams and route.generator is None and can_stream(line.slots[0].provider)
         return target
+
+    def provider_named(self, name: str) -> str:
+        """The row of the provider that goes by this name, however it is spelt.
+
+        Raises:
+            ConfigurationError: There is none; offers the nearest.
+        """
+        found = self._resolver.provider_named(name) if isinstance(name, str) else None
+        if found is None:
+            near = difflib.get_close_matches(canonical(str(name)), self.snapshot.rows, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "name one of PROVIDER_CONFIGS, or set its <PROVIDER>_API_BASE"
+            raise ConfigurationError(f"there is no provider {name!r}: {hint}")
+        return found
+
+    def why_unusable(self, name: str) -> str | None:
+        """What a provider lacks to be asked; ``None`` where it lacks nothing."""
+        return None if self.snapshot.usable(name) else str(self._missing(name))
+
+    def fingerprint(self, name: str) -> str:
+        """Under which its list of models is kept: it stands for the row's address, what is sent along, and all keys."""
+        found = self._fingerprints.get(name)
+        if found is None:
+            row = self.snapshot.rows[name]
+            sent = (*sorted(row.headers.items()), ("",) * 2, *sorted(row.query.items()), ("",) * 2, *sorted(row.paths.items()))
+            parts = (name, row.base_url or "", *(text for pair in sent for text in pair))
+            found = self._fingerprints[name] = fingerprint(*parts, *(key.secret for key in self.snapshot.keys[name]))
+        return found
+
+    def saw(self, name: str, models: Sequence[ListedModel]) -> Listing:
+        """Keep what a provider lists, in memory: from now on it may lead names there."""
+        listing = Listing(name, self.snapshot.options.clock.time(), tuple(models))
+        self.seen.keep(self.fingerprint(name), listing)
+        self._targets.clear()  # some may have led to whoever listed a model before
+        return listing
+
+    def _listed(self, name: str) -> list[str]:
+        """The providers that list a model of this name, in the table's order; no request is made."""
+        self.seen.look()
+        lists = ((provider, self.seen.find(self.fingerprint(provider))) for provider in self.snapshot.rows)
+        return [provider for provider, listing in lists if listing is not None and name in listing.ids]
 
     def providers(self, name: str) -> list[BaseLLMProvider]:
         """A provider's objects, one for each key; one where no key is required.

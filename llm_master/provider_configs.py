@@ -55,7 +55,8 @@ class LLMConfig:
             private addresses), ``enable_fallback``, ``routes`` (name -> targets, see docs/routes.md),
             ``hedge`` (the share of queries that may be asked twice, see docs/limits.md), ``redis_url`` (a Redis through which
             processes share limits and key states), ``redis_prefix`` (what their names there begin with), ``state`` (a file that
-            keeps key states over restarts, where there is no Redis), ``on_attempt`` and ``on_response`` (hooks), ``metrics``,
+            keeps key states over restarts, where there is no Redis), ``models_file`` (where lists of models are kept; ``"off"`` for
+            nowhere) and ``models_ttl`` (seconds for which they hold), see docs/discovery.md, ``on_attempt`` and ``on_response`` (hooks), ``metrics``,
             ``telemetry``, ``log_level``, ``log_format``, ``clock``.
 
     Raises:

@@ -58,6 +58,8 @@ ROWS = {
         display_name="OpenRouter",
         base_url="https://openrouter.ai/api/v1",
         takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
+        # Its list of models is for everybody: https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key
+        paths={"key": "/key"},
         default_model="openai/gpt-6-luna",
         supports_caching=True,
         capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding"),
@@ -125,6 +127,7 @@ ROWS = {
         base_url="https://api.perplexity.ai",
         api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
         prefixes=("sonar", "pplx-"),
+        paths={"models": "https://api.perplexity.ai/v1/models"},  # https://docs.perplexity.ai/api-reference/models-get
         default_model="sonar",
         capabilities=("chat", "streaming", "vision", "json_schema", "reasoning"),
     ),
@@ -181,6 +184,8 @@ ROWS = {
         display_name="Hugging Face",
         base_url="https://router.huggingface.co/v1",
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
+        # The router's list of models is for everybody: https://huggingface.co/docs/hub/api
+        paths={"key": "https://huggingface.co/api/whoami-v2"},
         default_model="openai/gpt-oss-120b",
         capabilities=(*_CHAT, "json_mode"),
     ),

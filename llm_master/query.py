@@ -11,6 +11,7 @@ from llm_master.background import run_in_background
 from llm_master.dispatch.stream import LLMStream
 from llm_master.engines import engine_for
 from llm_master.errors import InvalidRequestError
+from llm_master.inquiries import Inquiries
 from llm_master.messages import loaded_now
 from llm_master.provider_configs import LLMConfig
 from llm_master.providers.base import BaseLLMProvider
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from llm_master.results import CostEstimate, EmbeddingResponse, ModerationResponse, RerankResponse, TokenCount
 
 
-class QueryLLM:
+class QueryLLM(Inquiries):
     """Asks any model of any provider.
 
     Objects with equal settings share one engine in this process, so that making one per query is right and cheap.

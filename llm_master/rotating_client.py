@@ -7,34 +7,26 @@ fallbacks are the engine's.
 from __future__ import annotations
 
 import asyncio
-import difflib
-import fnmatch
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from llm_master import discovery
 from llm_master.chunk_stream import ChunkStream
 from llm_master.dispatch.estimate import estimate_tokens, text_tokens
-from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.engines import engine_for
 from llm_master.errors import (
-    AuthenticationError,
     ConfigurationError,
-    InsufficientFundsError,
     InvalidRequestError,
     LLMError,
     MissingApiKeyError,
-    PermissionDeniedError,
-    RateLimitError,
 )
 from llm_master.messages import checked_conversation
-from llm_master.model_registry import ModelRegistry
 from llm_master.openai_arguments import as_dicts, row_fields, taken, wants_usage, without_empty
 from llm_master.provider_configs import LLMConfig
 from llm_master.query import QueryLLM
-from llm_master.rows import ProviderConfig, canonical
 from llm_master.transport import session
 
 if TYPE_CHECKING:
@@ -50,8 +42,6 @@ Callback: TypeAlias = Callable[[Any, dict[str, Any]], Any]
 
 _LISTING = 30.0
 """Seconds that a provider's list of models may take."""
-
-_OTHER_KEY = (AuthenticationError, PermissionDeniedError, InsufficientFundsError, RateLimitError)
 
 
 class RotatingClient:
@@ -268,18 +258,14 @@ class RotatingClient:
         Raises:
             ConfigurationError: A provider that there is not, or that has no key or no address.
         """
-        known = self._engine.snapshot.rows
-        name = next((name for name, row in known.items() if canonical(str(provider)) in (name, *map(canonical, row.aliases))), None)
-        if name is None:
-            near = difflib.get_close_matches(canonical(str(provider)), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "name one of PROVIDER_CONFIGS, or set its <PROVIDER>_API_BASE"
-            raise ConfigurationError(f"there is no provider {provider!r}: {hint}")
-        row = known[name]
-        models = await self._listed(name)
-        if models is None:
-            own = [model for model in self._engine.snapshot.models if model.startswith(f"{name}/")]
-            models = [model.partition("/")[2] if "/" in model else model for model in (*own, *ModelRegistry.list_models(name))]
-        return [f"{name}/{model}" for model in dict.fromkeys([*models, *row.models]) if _is_asked(row, name, model)]
+        name = self._engine.provider_named(provider)
+        self._engine.providers(name)  # says what it lacks
+        timeout = min(_LISTING, self._engine.snapshot.options.deadline)
+        found = (await discovery.list_models(self._engine, name, refresh=True, timeout=timeout))[name]
+        if found.state == "outage":
+            logger.warning("%s. Those that are declared are offered", found.error)
+        row = self._engine.snapshot.rows[name]
+        return [f"{name}/{model}" for model in found if found.state != "listed" or model.discovered or model.id in row.models]
 
     @overload
     async def get_all_available_models(self, *, grouped: Literal[True] = True) -> dict[str, list[str]]: ...
@@ -329,32 +315,3 @@ class RotatingClient:
                 raise LLMError(f"pre_request_callback failed, so nothing was sent: {type(exc).__name__}: {exc}") from exc
             logger.warning("pre_request_callback failed, and the call goes on: %s: %s", type(exc).__name__, exc, exc_info=exc)
         return arguments
-
-    async def _listed(self, name: str) -> list[str] | None:
-        """What a provider lists; ``None`` if it has no list or does not answer."""
-        settings = self._engine.snapshot.options
-        failure: Exception | None = None
-        for provider in self._engine.providers(name):
-            try:
-                with TimeLimit(settings.clock, min(_LISTING, settings.deadline)):
-                    return await provider.list_models()
-            except InvalidRequestError as exc:
-                logger.debug("%s", exc)
-                return None
-            except Exception as exc:
-                failure = exc  # told below
-                if not isinstance(exc, _OTHER_KEY):
-                    break
-        said = f"no answer within {_LISTING:g} s" if isinstance(failure, TimeLimitPassed) else f"{type(failure).__name__}: {failure}"
-        logger.warning("%s did not list its models, so those that are declared are offered: %s", name, said)
-        return None
-
-
-def _is_asked(row: ProviderConfig, name: str, model: str) -> bool:
-    """Whether the row's globs let a model be asked."""
-    names = (model, f"{name}/{model}")
-    return _fits(names, row.whitelist_models) or not _fits(names, row.ignore_models)
-
-
-def _fits(names: Iterable[str], globs: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name.lower(), glob.lower()) for name in names for glob in globs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_a
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment
+from llm_master.settings.files import cache_folder
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings, expanded, route_of
 from llm_master.settings.variable_values import laid_over, with_path
@@ -47,6 +49,8 @@ class Snapshot:
     model_settings: dict[str, ModelSettings]
     aliases: dict[str, Alias]
     routes: dict[str, RouteSettings]
+    # Where lists of models are kept; None for nowhere.
+    models_file: str | None
     # Where each value came from: (provider or "", field) -> origin. Not part of what is compared.
     origins: dict[tuple[str, str], str] = attrs.field(eq=False)
     faults: tuple[str, ...] = attrs.field(eq=False)
@@ -129,6 +133,7 @@ def take(
         {_by_provider(name, rows): own for name, own in declared.model_settings.items()},
         aliases_of(declared),
         _routes(declared, options, faults),
+        _models_file(options, environment),
         origins,
         tuple(dict.fromkeys(faults)),
         tuple(warnings),
@@ -306,6 +311,13 @@ def _models(declared: Declared, rows: Mapping[str, ProviderConfig], faults: list
         except (ConfigurationError, PricingError, TypeError) as exc:
             faults.append(f"{sourced.origin}: {exc}")
     return models
+
+
+def _models_file(options: Options, environment: Environment) -> str | None:
+    if options.models_file is not None:
+        return None if options.models_file == "off" else options.models_file
+    folder = cache_folder(environment)
+    return os.path.join(folder, "models.json") if folder is not None else None
 
 
 def _by_provider(name: str, rows: Mapping[str, ProviderConfig]) -> str:

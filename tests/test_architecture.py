@@ -28,6 +28,9 @@ FLOORS = {
     "llm_master.chunk_stream": 5,  # the same in pieces
     "llm_master.openai_arguments": 5,  # what it is given
     "llm_master.query": 5,
+    "llm_master.inquiries": 4.8,  # those of its methods that cost nothing
+    "llm_master.discovery": 4.7,  # which models there are
+    "llm_master.health": 4.7,  # whether providers answer
     "llm_master.operations": 4.7,  # what the query object does beside querying
     "llm_master.asking": 4.8,  # from a query's arguments to a call
     "llm_master.engines": 4.6,  # which engine serves which settings: reads the table
@@ -88,12 +91,15 @@ PUBLIC_NAMES = [
     "InsufficientFundsError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "KeyHealth",
     "LLMConfig",
     "LLMError",
     "LLMResponse",
     "LLMStream",
+    "ListedModel",
     "MissingApiKeyError",
     "ModelConfig",
+    "ModelList",
     "ModelNotFoundError",
     "ModelRegistry",
     "ModerationResponse",
@@ -106,6 +112,8 @@ PUBLIC_NAMES = [
     "ProviderConfig",
     "ProviderConnectionError",
     "ProviderError",
+    "ProviderHealth",
+    "ProviderModels",
     "QueryLLM",
     "RateLimitError",
     "RateLimitState",

@@ -127,6 +127,8 @@ allow_private_urls = false
 redis_url = "redis://127.0.0.1:6379/0"
 redis_prefix = "team"
 state = "keys.json"
+models_file = "off"
+models_ttl = 60
 
 [models."groq/x"]
 input_price_per_million = 0.1
@@ -178,6 +180,8 @@ rpm = 1
         "redis_url": "redis://127.0.0.1:6379/0",
         "redis_prefix": "team",
         "state": "keys.json",
+        "models_file": "off",
+        "models_ttl": 60,
     }
     assert set(found.options) == set(OPTIONS)
     assert found.options["max_attempts"].origin == "llm_master.toml:5"
@@ -189,15 +193,15 @@ rpm = 1
     assert str(rows["groq/x"].input_price_per_million) == "0.1"
     assert rows["groq/x"].as_of == "2026-08-01"
     assert rows["groq/y"].lacks("vision")
-    assert found.models["groq/x"].origin == "llm_master.toml:19"
-    assert found.models["groq/new"].origin == "llm_master.toml:47"
+    assert found.models["groq/x"].origin == "llm_master.toml:21"
+    assert found.models["groq/new"].origin == "llm_master.toml:49"
     assert values(found.aliases) == {"fast": "groq/x", "4.1": {"model": "groq/y", "options": {"temperature": 0}}, "plain": "groq/z"}
-    assert found.aliases["4.1"].origin == "llm_master.toml:32"
+    assert found.aliases["4.1"].origin == "llm_master.toml:34"
     assert values(found.routes) == {
         "cheap": {"targets": ["groq/x", {"model": "mistral/y", "weight": 2}], "strategy": "round-robin", "stick": 60}
     }
     assert values(found.providers["groq"]) == {"rpm": 30, "max_concurrent": 3}
-    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:42"
+    assert found.providers["groq"]["max_concurrent"].origin == "llm_master.toml:44"
 
 
 SAMPLES = {

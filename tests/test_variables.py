@@ -678,6 +678,8 @@ def test_options():
         LLM_MASTER_REDIS_URL="redis://:p@127.0.0.1:6379/0",
         LLM_MASTER_REDIS_PREFIX="team",
         LLM_MASTER_STATE="/tmp/keys.json",
+        LLM_MASTER_MODELS_FILE="/tmp/models.json",
+        LLM_MASTER_MODELS_TTL="60",
         llm_master_on_unsupported="DROP",
     ) == {
         "preferred_provider": "azure_openai",
@@ -690,6 +692,8 @@ def test_options():
         "redis_url": "redis://:p@127.0.0.1:6379/0",
         "redis_prefix": "team",
         "state": "/tmp/keys.json",
+        "models_file": "/tmp/models.json",
+        "models_ttl": 60,
         "on_unsupported": "drop",
     }
     assert options(PREFERRED_PROVIDER="AUTO") == {"preferred_provider": "auto"}

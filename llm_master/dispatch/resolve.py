@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -43,6 +43,7 @@ class Resolver:
         preferred: The provider that gets what no rule decides.
         missing: The error for a provider that is not usable: what it lacks, and what to set.
         aliases: Other names of models: each has the ``model`` it stands for, ``options`` and an ``origin``.
+        listed: The providers that have listed a model of this very name, in the table's order.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Resolver:
         preferred: str | None,
         missing: Callable[[str], ConfigurationError],
         aliases: Mapping[str, Any] | None = None,
+        listed: Callable[[str], list[str]],
     ) -> None:
         self._rows = rows
         self._usable = usable
         self._registered = registered
         self._registered_names = registered_names
         self._missing = missing
+        self._listed = listed
         self._models = aliases or {}
         self._aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
         if preferred == "auto":
@@ -112,17 +115,21 @@ class Resolver:
 
     def _refuse_ignored(self, name: str, route: Route) -> None:
         row = self._rows[route.provider]
-        if not row.ignore_models:
-            return
-        names = {name, route.model, f"{route.provider}/{route.model}"}
-        if _fits(names, row.ignore_models) and not _fits(names, row.whitelist_models):
+        if not is_asked(row, {name, route.model, f"{route.provider}/{route.model}"}):
             raise UnknownModelError(
                 f"{name!r} is one of the models that are not to be asked of {row.name!r} (ignore_models): take another, or name it in "
                 "whitelist_models"
             )
 
     def _find(self, name: str) -> Route | None:
-        return self._exact(name) or self._qualified(name) or self._prefixed(name) or self._provider_alone(name) or self._preferred_for(name)
+        return (
+            self._exact(name)
+            or self._qualified(name)
+            or self._prefixed(name)
+            or self._provider_alone(name)
+            or self._listed_by(name)
+            or self._preferred_for(name)
+        )
 
     def _exact(self, name: str) -> Route | None:
         provider = self._registered(name)
@@ -160,6 +167,19 @@ class Resolver:
             raise ConfigurationError(f"provider {row.name!r} has no default_model: name a model, as {row.name}/MODEL")
         return Route(provider, row.default_model, {}, None, "the provider's default model")
 
+    def _listed_by(self, name: str) -> Route | None:
+        """Of the providers that list this model, the preferred one, else the first of the table that may be asked for it."""
+        owners = [owner for owner in self._listed(name) if self._usable(owner)]
+        asked = [owner for owner in owners if is_asked(self._rows[owner], (name, f"{owner}/{name}"))] or owners
+        if not asked:
+            return None
+        owner = self._preferred if self._preferred in asked else asked[0]
+        why = "listed by the provider"
+        if others := [other for other in owners if other != owner]:
+            which = "the preferred one" if owner == self._preferred else "the first of them in the table"
+            why += f", {which}; {' and '.join(others)} {'lists' if len(others) == 1 else 'list'} it as well"
+        return self._within(owner, name, why)
+
     def _preferred_for(self, name: str) -> Route | None:
         return self._within(self._preferred, name, "the preferred provider") if self._preferred is not None else None
 
@@ -191,7 +211,8 @@ class Resolver:
         hint = f" Did you mean {' or '.join(map(repr, offered))}?" if offered else ""
         return UnknownModelError(
             f"no provider serves a model named {name!r}.{hint} A provider's model is named PROVIDER/MODEL, "
-            f"and the providers are {', '.join(self._rows)}"
+            f"and the providers are {', '.join(self._rows)}. A model that a provider lists can be asked by its bare name once "
+            "list_models(), or `llm-master models list --refresh`, has asked for the list"
         )
 
 
@@ -203,6 +224,11 @@ def _patterns(generate_map: Mapping[str, Callable[..., Any] | str]) -> list[tupl
         if key.endswith(("*", "{model}"))
     ]
     return sorted(found, key=lambda pattern: -len(pattern[0]))
+
+
+def is_asked(row: ProviderConfig, names: Collection[str]) -> bool:
+    """Whether the row's globs let a model be asked that goes by these names."""
+    return not row.ignore_models or _fits(names, row.whitelist_models) or not _fits(names, row.ignore_models)
 
 
 def _fits(names: Iterable[str], globs: Iterable[str]) -> bool:

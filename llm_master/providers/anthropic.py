@@ -58,6 +58,7 @@ _SCHEMA_LIMITS = frozenset(
 class AnthropicProvider(HTTPProvider):
     """``claude-*``. Options by OpenAI's names are translated; Anthropic's own go through as they are."""
 
+    models_path = "/models?limit=1000"  # the most that a page holds
     needs_max_tokens = True
     reads_text_files = True
     refused_schema_words = _SCHEMA_LIMITS
@@ -87,11 +88,9 @@ class AnthropicProvider(HTTPProvider):
             headers["anthropic-beta"] = betas if isinstance(betas, str) else ",".join(betas)
         return headers
 
-    async def list_models(self) -> list[str]:
-        """What ``/models`` lists (https://docs.anthropic.com/en/api/models-list); a page holds 1000 at most."""
-        from llm_master.providers.listing import listed
-
-        return await listed(self, "/models?limit=1000")
+    def next_models(self, page: Mapping[str, Any]) -> str | None:
+        """Pages go by the last id of the one before (https://docs.anthropic.com/en/api/models-list)."""
+        return f"after_id={page['last_id']}" if page.get("has_more") and page.get("last_id") else None
 
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Anthropic's words.

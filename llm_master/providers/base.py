@@ -18,7 +18,7 @@ from llm_master.transport.session import close_with_loop
 from llm_master.types import LLMResponse, Message, Plan, RateLimitState, StreamPiece
 
 if TYPE_CHECKING:
-    from llm_master.results import EmbeddingResponse, ModerationResponse, RerankResponse
+    from llm_master.results import EmbeddingResponse, ListedModel, ModerationResponse, RerankResponse
 
 
 @attrs.define
@@ -122,6 +122,12 @@ class BaseLLMProvider(ABC):
     async def list_models(self) -> list[str]:
         """The wire ids of the models that this key may ask, as the provider lists them."""
         raise self.cannot("list its models")
+
+    async def describe_models(self) -> list[ListedModel]:
+        """The same with what else the provider says of each. Whoever defines only :meth:`list_models` need not define this."""
+        from llm_master.results import ListedModel
+
+        return [ListedModel(name) for name in await self.list_models()]
 
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
         """One vector for each input, in their order. The engine gives no more inputs than ``config.embed_batch_size``."""

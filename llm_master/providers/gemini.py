@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from llm_master.errors import InvalidRequestError, ServerError
 from llm_master.providers import gemini_answer as answer
@@ -17,7 +17,7 @@ from llm_master.providers.failures import request_id
 from llm_master.providers.gemini_messages import conversation
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
 from llm_master.providers.schemas import check_schema, fits
-from llm_master.results import EmbeddingResponse
+from llm_master.results import EmbeddingResponse, ListedModel
 from llm_master.types import LLMResponse, Message, WireAnswer
 
 _GENERATION = {
@@ -65,6 +65,7 @@ _SCHEMA_WORDS = frozenset(
 class GeminiProvider(HTTPProvider):
     """``gemini-*``. Options by OpenAI's names are translated; Gemini's own (``safetySettings``, ``topK``, ...) go through."""
 
+    models_path: ClassVar[str | None] = "/models?pageSize=1000"  # the most that a page holds
     reads_text_files = True
     urls_need_a_type = True
     refused_schema_words = _SCHEMA_WORDS
@@ -88,11 +89,15 @@ class GeminiProvider(HTTPProvider):
         """Headers of a request. The key goes into one, not into the URL, which is logged on the way."""
         return {"x-goog-api-key": self.api_key} if self.api_key else {}
 
-    async def list_models(self) -> list[str]:
-        """What ``/models`` lists (https://ai.google.dev/api/models#method:-models.list); a page holds 1000 at most."""
-        from llm_master.providers.listing import listed
+    async def describe_models(self) -> list[ListedModel]:
+        """What ``/models`` lists (https://ai.google.dev/api/models#method:-models.list), by the names under which it is asked."""
+        from llm_master.providers.listing import renamed
 
-        return [name.removeprefix("models/") for name in await listed(self, "/models?pageSize=1000")]
+        return renamed(await super().describe_models(), "models/")
+
+    def next_models(self, page: Mapping[str, Any]) -> str | None:
+        """Pages go by a token."""
+        return f"pageToken={page['nextPageToken']}" if page.get("nextPageToken") else None
 
     def translate(self, model: str, options: Mapping[str, Any]) -> Translation:
         """OpenAI's options in Gemini's words.

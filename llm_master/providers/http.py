@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -28,13 +28,16 @@ from llm_master.types import (
 )
 
 if TYPE_CHECKING:
-    from llm_master.results import Result
+    from llm_master.results import ListedModel, Result
 
 R = TypeVar("R", bound="LLMResponse | Result")
 
 
 class HTTPProvider(BaseLLMProvider):
     """A wire format over HTTP. A subclass says what goes out (:meth:`prepare`, :meth:`headers`) and reads what comes back."""
+
+    models_path: ClassVar[str | None] = None
+    """Where the list of models is, below ``base_url``; ``None`` where the API has none. A row may say another place."""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
@@ -118,6 +121,51 @@ class HTTPProvider(BaseLLMProvider):
         if endpoint is None:
             endpoint = self._endpoints[key] = self.new_endpoint(path, own)
         return endpoint
+
+    async def describe_models(self) -> list[ListedModel]:
+        """What the API lists, with what it says of each."""
+        if self.models_path is None:
+            raise self.cannot("list its models")
+        from llm_master.providers.listing import MAX_BYTES, MAX_PAGES, models_in
+
+        place = self.config.paths.get("models", self.models_path)
+        base_url, place = (place, "") if place.startswith("http") else (None, place)
+        # By the way of a call, which has a token fetched where one is needed.
+        endpoint = await self.endpoint(place, {}) if base_url is None else self.new_endpoint(place, self.headers({}), base_url)
+        found: dict[str, ListedModel] = {}
+        before = None
+        for _ in range(MAX_PAGES):
+            answer = await endpoint.get(max_bytes=MAX_BYTES)
+            if not 200 <= answer.status < 300:
+                raise self.refused(answer, "", endpoint)
+            page = json_of(answer)
+            models = models_in(page)
+            if models is None:
+                raise ServerError(f"answered {answer.status} with no list of models: {answer.body[:120]!r}", status=answer.status)
+            for model in models:
+                found.setdefault(model.id, model)
+            following = self.next_models(page) if isinstance(page, dict) else None
+            if following is None:
+                return list(found.values())
+            if following == before:
+                break
+            before = following
+            endpoint = self.new_endpoint(f"{place}{'&' if '?' in place else '?'}{following}", self.headers({}), base_url)
+        raise ServerError(f"its list of models has no end: {len(found)} models, and the pages go on", status=answer.status)
+
+    async def list_models(self) -> list[str]:
+        """The ids of the same."""
+        return [model.id for model in await self.describe_models()]
+
+    async def health_check(self) -> bool:
+        """Whether the list of models answers, which costs nothing; where there is none, yes."""
+        if self.models_path is None:
+            return True
+        return (await self.new_endpoint(self.models_path, self.headers({})).get()).status == 200
+
+    def next_models(self, page: Mapping[str, Any]) -> str | None:
+        """What to add to the query for the page of the list that follows; ``None`` after the last."""
+        return None
 
     async def exchange(self, operation: str, path: str, body: Mapping[str, Any], model: str) -> Answer:
         """Send a request that is no chat, to the row's place for the operation or else to ``path``; its 2xx answer.
@@ -271,6 +319,21 @@ def decoded(decode: Callable[[bytes], Any], body: bytes, *, status: int, request
     if answer.error:
         raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
     return answer
+
+
+def json_of(answer: Answer) -> Any:
+    """What a 2xx answer holds.
+
+    Raises:
+        ProviderError: It is no JSON, or an error.
+    """
+    try:
+        content = msgspec.json.decode(answer.body)
+    except (*BAD_JSON, RecursionError) as exc:
+        raise unreadable(answer.body, exc, answer.status, request_id(answer.headers), "") from exc
+    if isinstance(content, dict) and content.get("error"):
+        raise error_under_200(content, "", status=answer.status, request_id=request_id(answer.headers))
+    return content
 
 
 def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:

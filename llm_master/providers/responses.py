@@ -65,6 +65,8 @@ class ResponsesProvider(HTTPProvider):
     ``answer.raw["id"]`` names what can be asked for later.
     """
 
+    models_path = "/models"
+
     takes_urls = frozenset({"image", "file"})
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -158,10 +160,6 @@ class ResponsesProvider(HTTPProvider):
             return msgspec.json.decode(said.body, type=answer.WireCount).input_tokens
         except BAD_JSON as exc:
             raise unreadable(said.body, exc, said.status, request_id(said.headers), model) from exc
-
-    async def health_check(self) -> bool:
-        """Whether ``/models`` answers, which costs nothing."""
-        return (await self.new_endpoint("/models", self.headers({})).get()).status == 200
 
 
 def _join(out: dict[str, Any], name: str, part: Any) -> None:

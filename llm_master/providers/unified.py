@@ -31,6 +31,8 @@ class UnifiedProvider(HTTPProvider):
     put it there to see them.
     """
 
+    models_path = "/models"
+
     PROVIDER_CONFIGS: ClassVar[Any]
     """The table. Set by ``llm_master.provider_configs``, which is the table's only owner."""
 
@@ -145,16 +147,6 @@ class UnifiedProvider(HTTPProvider):
 
     speech = speech
     """By which ``generate_map`` reaches it by name."""
-
-    async def list_models(self) -> list[str]:
-        """What ``/models`` lists."""
-        from llm_master.providers.listing import listed
-
-        return await listed(self, "/models")
-
-    async def health_check(self) -> bool:
-        """Whether ``/models`` answers, which costs nothing."""
-        return (await self.new_endpoint("/models", self.headers({})).get()).status == 200
 
     async def _chunks_through_client(self, body: Mapping[str, Any]) -> AsyncIterator[bytes]:
         stream = await self._create(body)

@@ -41,6 +41,8 @@ def _predicted(content: Any) -> list[Any]:
 class VertexProvider(GeminiProvider):
     """``vertex/gemini-*``. The key is an API key, the path of a service account's JSON file, or ``adc``."""
 
+    models_path = None  # its list is of another API, and wants an account
+
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
         self._by_account = self.api_key is not None and (self.api_key.endswith(".json") or self.api_key == DEFAULT_CREDENTIALS)
@@ -75,10 +77,6 @@ class VertexProvider(GeminiProvider):
     def _counted(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
         """The body of ``:countTokens``, which here is that of the request itself."""
         return body
-
-    async def list_models(self) -> list[str]:
-        """Not here: its list is of another API, and wants an account."""
-        raise self.cannot("list its models")
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""

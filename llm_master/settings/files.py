@@ -138,15 +138,25 @@ def _named(by: str, path: str) -> _Places:
 
 def _folder(environment: Environment, home: str | None) -> str | None:
     """The user's configuration folder of ours, as the platform has it; ``None`` where nothing says."""
+    return _own_folder(environment, home, "XDG_CONFIG_HOME", "APPDATA", ("Library", "Application Support"), ".config")
+
+
+def cache_folder(environment: Environment) -> str | None:
+    """Where the platform has a program keep what it can do without; ``None`` where nothing says."""
+    home = environment.find("HOME")
+    return _own_folder(environment, home[1] if home else None, "XDG_CACHE_HOME", "LOCALAPPDATA", ("Library", "Caches"), ".cache")
+
+
+def _own_folder(environment: Environment, home: str | None, xdg: str, windows: str, mac: tuple[str, ...], usual: str) -> str | None:
     # https://specifications.freedesktop.org/basedir-spec/latest/ says that a relative path is to be ignored.
-    if (found := environment.find("XDG_CONFIG_HOME")) and os.path.isabs(found[1]):
+    if (found := environment.find(xdg)) and os.path.isabs(found[1]):
         return os.path.join(found[1], "llm_master")
     if sys.platform == "win32":
-        found = environment.find("APPDATA")
+        found = environment.find(windows)
         return os.path.join(found[1], "llm_master") if found else None
     if home is None:
         return None
-    return os.path.join(home, *(("Library", "Application Support") if sys.platform == "darwin" else (".config",)), "llm_master")
+    return os.path.join(home, *(mac if sys.platform == "darwin" else (usual,)), "llm_master")
 
 
 def _pair(path: str) -> tuple[str, str]:

@@ -121,4 +121,6 @@ class Options:
     redis_url: str | None = attrs.field(default=None, validator=_address, repr=False)
     redis_prefix: str = attrs.field(default="llm_master", validator=_prefix)
     state: str | None = attrs.field(default=None, converter=_path, validator=_name)
+    models_file: str | None = attrs.field(default=None, converter=_path, validator=_name)
+    models_ttl: float = attrs.field(default=3600.0, validator=_positive)
     clock: Clock = SYSTEM_CLOCK

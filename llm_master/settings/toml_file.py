@@ -98,6 +98,8 @@ OPTIONS: Mapping[str, Kind] = {
     "redis_url": NAME,
     "redis_prefix": NAME,
     "state": NAME,
+    "models_file": NAME,
+    "models_ttl": SECONDS,
 }
 _LIMITS = dict.fromkeys((*RATES, "max_concurrent", "max_concurrent_per_key"), COUNT)
 _MODEL_LIMITS = {rate: f"rate_limit_{rate}" for rate in RATES} | {"max_concurrent": "max_concurrent"}

@@ -36,6 +36,8 @@ _OF_ALL: dict[str, tuple[str, _Reader]] = {
     "llm_master_redis_url": ("redis_url", str),
     "llm_master_redis_prefix": ("redis_prefix", str),
     "llm_master_state": ("state", str),
+    "llm_master_models_file": ("models_file", str),
+    "llm_master_models_ttl": ("models_ttl", values.seconds),
     "llm_master_on_unsupported": ("on_unsupported", values.word("error", "drop")),
 }
 """Variable -> option, and how it is read."""

@@ -6,18 +6,17 @@ Times are those of the wall clock, which may jump: a state never holds for longe
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import logging
 import os
-import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from llm_master.errors import ConfigurationError
+from llm_master.storage.files import locked, write_whole
 
 logger = logging.getLogger("llm_master.storage")
 
@@ -127,7 +126,7 @@ class StateFile:
                 self._timer.cancel()
                 self._timer = None
             try:
-                with _locked(self.path):
+                with locked(self.path):
                     if self._read() and self._changed_counts() | bool(self._changed):
                         self._write()
             except OSError as exc:
@@ -191,15 +190,7 @@ class StateFile:
         self._states = {name: state for name, state in self._states.items() if state[1] > now}
         self._uses = {name: count for name, count in self._uses.items() if count[1] > now - _KEPT}
         text = json.dumps({"version": 1, "states": self._states, "uses": self._uses}, indent=1)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")  # 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        write_whole(self.path, text)
 
 
 def _parsed(text: bytes) -> tuple[dict[str, list[Any]], dict[str, list[float]]]:
@@ -212,22 +203,6 @@ def _parsed(text: bytes) -> tuple[dict[str, list[Any]], dict[str, list[float]]]:
     states = {str(name): [str(value), float(ends), float(since)] for name, (value, ends, since) in said["states"].items()}
     uses = {str(name): [int(count), float(at)] for name, (count, at) in said["uses"].items()}
     return states, uses
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the file against other processes, where the system can; else the latest who writes wins."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _save_at_exit(reference: weakref.ref[StateFile]) -> None:

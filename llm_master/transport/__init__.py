@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError
+from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError, ServerError
 from llm_master.transport.session import CONNECT_TIMEOUT, Session, current_session
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ DRAIN_TIMEOUT = 5.0
 """Seconds that a stream's connection may take to end after its last event, before it is given up instead of reused."""
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
+
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL calls an answer that is no TLS at all."""
 
 _SECRET_QUERY = frozenset({"key", "api_key", "api-key", "apikey", "token", "access_token", "sig", "signature"})
 
@@ -82,6 +85,11 @@ class Endpoint:
         self.host = f"{self._url.raw_host}:{self._url.port}"
 
     @property
+    def proxy(self) -> str | None:
+        """The proxy on the way, without a login; ``None`` where there is none."""
+        return self._proxy and _without_login(self._proxy)
+
+    @property
     def url(self) -> str:
         """Address and path, without what may hold a secret."""
         return str(self._url.with_query(None))
@@ -108,17 +116,18 @@ class Endpoint:
         """
         return await self._exchange("POST", body)
 
-    async def get(self) -> Answer:
-        """Read the whole answer to a GET. Raises what :meth:`post` does."""
-        return await self._exchange("GET", None)
+    async def get(self, *, max_bytes: int | None = None) -> Answer:
+        """Read the whole answer to a GET. Raises what :meth:`post` does, and ``ServerError`` of one longer than ``max_bytes``."""
+        return await self._exchange("GET", None, max_bytes)
 
-    async def _exchange(self, method: str, body: bytes | None) -> Answer:
+    async def _exchange(self, method: str, body: bytes | None, max_bytes: int | None = None) -> Answer:
         session = current_session()
         session.active += 1
         timed = session.timed(body) if body is not None else None
         try:
             response = await session.send(self, method, timed)
-            return Answer(response.status, response.headers, await response.read(), timed.sent_at if timed is not None else None)
+            content = await response.read() if max_bytes is None else await _read_at_most(response, max_bytes)
+            return Answer(response.status, response.headers, content, timed.sent_at if timed is not None else None)
         except Exception as exc:
             if (translated := _translated(exc, self.host)) is exc:
                 raise
@@ -202,6 +211,20 @@ class Stream:
                 session.close_soon()
 
 
+async def _read_at_most(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while piece := await response.content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                raise ServerError(f"answered {response.status} with more than {max_bytes:,} bytes", status=response.status)
+        return b"".join(pieces)
+    finally:
+        response.release() if response.content.at_eof() else response.close()
+
+
 def _give_up(response: aiohttp.ClientResponse, draining: set[aiohttp.ClientResponse]) -> None:
     draining.discard(response)
     response.close()
@@ -212,6 +235,11 @@ def _mask(value: str, secret: str | None) -> str:
     if not secret or secret not in value:
         return value
     return value.replace(secret, f"…{secret[-4:]}" if len(secret) >= 8 else "…")
+
+
+def _without_login(proxy: str) -> str:
+    scheme, separator, rest = proxy.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _ssl_context(*, verify_ssl: bool, ca_bundle: str | None) -> SSLContext | bool:
@@ -264,8 +292,21 @@ def _translated(exc: Exception, host: str) -> Exception:
         return exc
     if isinstance(exc, (aiohttp.ServerTimeoutError, TimeoutError)):
         return RequestTimeoutError(f"no connection to {host} within {CONNECT_TIMEOUT:g} s")
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        remedy = (
+            "it wants a login: put one into HTTPS_PROXY, as http://user:password@proxy:port" if exc.status == 407 else "ask who runs it"
+        )
+        return ProviderConnectionError(f"the proxy on the way to {host} refused: {exc.status} {exc.message}; {remedy}")
+    if isinstance(exc, aiohttp.ClientConnectorError) and (there := f"{exc.host}:{exc.port}") != host:
+        # Who was to be connected with is another: a proxy, before anything reached the provider.
+        why = "its host is not known" if isinstance(exc, aiohttp.ClientConnectorDNSError) else exc.os_error.strerror or str(exc.os_error)
+        return ProviderConnectionError(
+            f"no connection to the proxy {there} on the way to {host}: {why}. Check HTTPS_PROXY and HTTP_PROXY, or name the host in NO_PROXY"
+        )
     if isinstance(exc, aiohttp.ClientConnectorDNSError):
         return ProviderConnectionError(f"the host of {host} is not known: check base_url ({exc.os_error})")
+    if isinstance(exc, aiohttp.ClientConnectorSSLError) and getattr(exc.os_error, "reason", None) in _NO_TLS:
+        return ProviderConnectionError(f"{host} does not speak TLS: begin base_url with http:// if that is meant ({exc.os_error})")
     if isinstance(exc, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
         return ProviderConnectionError(f"the TLS certificate of {host} was not accepted: {exc}. A private authority goes into ca_bundle")
     if isinstance(exc, aiohttp.ClientConnectorError):
