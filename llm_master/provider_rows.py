@@ -13,6 +13,7 @@ _CHAT = ("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema"
 ROWS = {
     "openai": ProviderConfig(
         display_name="OpenAI",
+        key_url="https://platform.openai.com/api-keys",
         base_url="https://api.openai.com/v1",
         # gpt-oss is not among them: others serve it.
         prefixes=(
@@ -56,6 +57,7 @@ ROWS = {
     ),
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
+        key_url="https://openrouter.ai/settings/keys",
         base_url="https://openrouter.ai/api/v1",
         takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         # Its list of models is for everybody: https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key
@@ -66,6 +68,7 @@ ROWS = {
     ),
     "groq": ProviderConfig(
         display_name="Groq",
+        key_url="https://console.groq.com/keys",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
@@ -74,6 +77,7 @@ ROWS = {
     ),
     "mistral": ProviderConfig(
         display_name="Mistral",
+        key_url="https://console.mistral.ai/api-keys",
         telemetry_name="mistral_ai",
         base_url="https://api.mistral.ai/v1",
         prefixes=(
@@ -97,6 +101,7 @@ ROWS = {
     ),
     "deepseek": ProviderConfig(
         display_name="DeepSeek",
+        key_url="https://platform.deepseek.com/api_keys",
         base_url="https://api.deepseek.com",
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
@@ -109,6 +114,7 @@ ROWS = {
     ),
     "together": ProviderConfig(
         display_name="Together AI",
+        key_url="https://api.together.ai/settings/api-keys",
         base_url="https://api.together.xyz/v1",
         api_key_env=("TOGETHERAI_API_KEY", "TOGETHER_AI_API_KEY"),
         default_model="openai/gpt-oss-120b",
@@ -116,6 +122,7 @@ ROWS = {
     ),
     "fireworks": ProviderConfig(
         display_name="Fireworks AI",
+        key_url="https://app.fireworks.ai/settings/users/api-keys",
         base_url="https://api.fireworks.ai/inference/v1",
         api_key_env=("FIREWORKS_AI_API_KEY",),
         prefixes=("accounts/fireworks/",),
@@ -124,6 +131,7 @@ ROWS = {
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
+        key_url="https://www.perplexity.ai/settings/api",
         base_url="https://api.perplexity.ai",
         api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
         prefixes=("sonar", "pplx-"),
@@ -133,6 +141,7 @@ ROWS = {
     ),
     "cerebras": ProviderConfig(
         display_name="Cerebras",
+        key_url="https://cloud.cerebras.ai",
         base_url="https://api.cerebras.ai/v1",
         default_model="gpt-oss-120b",
         takes_urls=(),
@@ -140,6 +149,7 @@ ROWS = {
     ),
     "xai": ProviderConfig(
         display_name="xAI",
+        key_url="https://console.x.ai",
         telemetry_name="x_ai",
         base_url="https://api.x.ai/v1",
         api_key_env=("GROK_API_KEY",),
@@ -150,6 +160,7 @@ ROWS = {
     ),
     "moonshot": ProviderConfig(
         display_name="Moonshot AI",
+        key_url="https://platform.moonshot.ai/console/api-keys",
         base_url="https://api.moonshot.ai/v1",
         api_key_env=("KIMI_API_KEY",),
         prefixes=("kimi-", "moonshot-"),
@@ -163,6 +174,7 @@ ROWS = {
     ),
     "zai": ProviderConfig(
         display_name="Z.ai",
+        key_url="https://z.ai/manage-apikey/apikey-list",
         base_url="https://api.z.ai/api/paas/v4",
         api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
         prefixes=("glm-",),
@@ -175,6 +187,7 @@ ROWS = {
     ),
     "nvidia": ProviderConfig(
         display_name="NVIDIA NIM",
+        key_url="https://build.nvidia.com/settings/api-keys",
         base_url="https://integrate.api.nvidia.com/v1",
         api_key_env=("NVIDIA_NIM_API_KEY", "NGC_API_KEY"),
         default_model="openai/gpt-oss-120b",
@@ -182,6 +195,7 @@ ROWS = {
     ),
     "huggingface": ProviderConfig(
         display_name="Hugging Face",
+        key_url="https://huggingface.co/settings/tokens",
         base_url="https://router.huggingface.co/v1",
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
         # The router's list of models is for everybody: https://huggingface.co/docs/hub/api
@@ -191,6 +205,7 @@ ROWS = {
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
+        key_url="https://dashboard.cohere.com/api-keys",
         provider_class="llm_master.providers.cohere:CohereProvider",
         base_url="https://api.cohere.ai/compatibility/v1",
         api_key_env=("CO_API_KEY",),
@@ -224,6 +239,7 @@ ROWS = {
     ),
     "anthropic": ProviderConfig(
         display_name="Anthropic",
+        key_url="https://console.anthropic.com/settings/keys",
         provider_class="llm_master.providers.anthropic:AnthropicProvider",
         base_url="https://api.anthropic.com/v1",
         api_key_env=("CLAUDE_API_KEY",),
@@ -235,6 +251,7 @@ ROWS = {
     ),
     "gemini": ProviderConfig(
         display_name="Google Gemini",
+        key_url="https://aistudio.google.com/apikey",
         telemetry_name="gcp.gemini",
         provider_class="llm_master.providers.gemini:GeminiProvider",
         base_url="https://generativelanguage.googleapis.com/v1beta",
@@ -252,6 +269,7 @@ ROWS = {
     "vertex": ProviderConfig(
         # With a key, the address of express mode; a service account, whose file stands for the key, finds its own.
         display_name="Google Vertex AI",
+        key_url="https://console.cloud.google.com/apis/credentials",
         telemetry_name="gcp.vertex_ai",
         provider_class="llm_master.providers.vertex:VertexProvider",
         base_url="https://aiplatform.googleapis.com/v1beta1/publishers/google",
@@ -280,6 +298,7 @@ ROWS = {
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Voyage AI",
+        key_url="https://dashboard.voyageai.com",
         base_url="https://api.voyageai.com/v1",
         api_key_env=("VOYAGE_AI_API_KEY",),
         prefixes=("voyage-", "rerank-2", "rerank-3"),
@@ -291,6 +310,7 @@ ROWS = {
     "jina": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Jina AI",
+        key_url="https://jina.ai/api-dashboard",
         base_url="https://api.jina.ai/v1",
         api_key_env=("JINA_AI_API_KEY",),
         prefixes=("jina-",),
@@ -299,6 +319,7 @@ ROWS = {
     ),
     "recraft": ProviderConfig(
         display_name="Recraft",
+        key_url="https://www.recraft.ai/profile/api",
         base_url="https://external.api.recraft.ai/v1",
         api_key_env=("RECRAFT_API_TOKEN",),
         generate_map={
@@ -309,6 +330,7 @@ ROWS = {
     ),
     "bfl": ProviderConfig(
         display_name="Black Forest Labs",
+        key_url="https://dashboard.bfl.ai",
         provider_class="llm_master.providers.bfl:BFLProvider",
         base_url="https://api.bfl.ai/v1",
         prefixes=("flux-",),
@@ -319,6 +341,7 @@ ROWS = {
     ),
     "chutes": ProviderConfig(
         display_name="Chutes",
+        key_url="https://chutes.ai/app/api",
         base_url="https://llm.chutes.ai/v1",
         api_key_env=("CHUTES_API_TOKEN",),
         default_model="Qwen/Qwen3-32B-TEE",
@@ -326,6 +349,7 @@ ROWS = {
     ),
     "ollama": ProviderConfig(
         display_name="Ollama",
+        start_command="ollama serve",
         base_url="http://localhost:11434/v1",
         base_url_env=("OLLAMA_HOST",),
         default_path="/v1",
@@ -337,6 +361,7 @@ ROWS = {
     ),
     "vllm": ProviderConfig(
         display_name="vLLM",
+        start_command="vllm serve MODEL",
         base_url="http://localhost:8000/v1",
         default_path="/v1",
         requires_key=False,
@@ -345,6 +370,7 @@ ROWS = {
     ),
     "llamacpp": ProviderConfig(
         display_name="llama.cpp",
+        start_command="llama-server -m MODEL.gguf",
         base_url="http://localhost:8080/v1",
         default_path="/v1",
         api_key_env=("LLAMA_API_KEY",),
@@ -356,6 +382,7 @@ ROWS = {
     ),
     "lmstudio": ProviderConfig(
         display_name="LM Studio",
+        start_command="lms server start",
         base_url="http://localhost:1234/v1",
         default_path="/v1",
         api_key_env=("LM_API_TOKEN",),

@@ -27,6 +27,23 @@ def openai(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> ScriptedS
     return server
 
 
+def test_live_lists_what_the_providers_have_and_tells_outages(openai: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OLLAMA", "VLLM", "LLAMACPP", "LMSTUDIO"):
+        monkeypatch.setenv(f"{name}_API_BASE", "http://127.0.0.1:9/v1")
+    openai.answer_json({"object": "list", "data": [{"id": "gpt-4.1"}, {"id": "gpt-new"}]})
+    done = run("models", "list", "--live")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["openai/gpt-4.1\t1,047,576\tprovider", "openai/gpt-new\t?\tprovider"]
+    assert "openai/gpt-5\t400,000\tdeclared only" in lines
+    assert "vllm: vLLM did not list its models" in done.stderr and "mock" not in done.stderr
+    told = json.loads(run("models", "list", "--live", "-p", "openai", "--json").stdout)["openai"]
+    assert (told["state"], told["source"]) == ("listed", "cache")
+    assert len(openai.requests) == 1
+    assert run("models", "list", "--live", "-p", "vllm").exit_code == 1
+    assert run("models", "list", "--live", "-p", "nobody").exit_code == 3
+
+
 def test_info_says_what_is_known_with_its_source(openai: ScriptedServer) -> None:
     told = json.loads(run("models", "info", "gpt-4.1", "--json").stdout)
     assert (told["provider"], told["wire_id"], told["prices_are"]) == ("openai", "gpt-4.1", "registered")

@@ -8,6 +8,7 @@ import click
 
 from llm_master.cli.completion import completion
 from llm_master.cli.config import config
+from llm_master.cli.doctor import doctor
 from llm_master.cli.embed import embed
 from llm_master.cli.models import models
 from llm_master.cli.providers import providers
@@ -41,5 +42,6 @@ main.add_command(embed)
 main.add_command(models)
 main.add_command(providers)
 main.add_command(config)
+main.add_command(doctor)
 main.add_command(testing)
 main.add_command(completion)

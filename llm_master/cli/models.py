@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llm_master.cli.common import fail, print_json, print_table
+from llm_master.cli.common import errors_told, fail, print_json, print_table
 from llm_master.cli.completion import model_names
 from llm_master.cli.trying import test_model
 
@@ -22,8 +23,10 @@ def models() -> None:
 
 @models.command("list")
 @click.option("-p", "--provider", help="Only this provider's.")
+@click.option("--live", is_flag=True, help="Ask the providers that can be asked what they have, which is free of charge, by provider.")
+@click.option("--refresh", is_flag=True, help="With --live: ask anew, whatever was listed within the last hour.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known as JSON.")
-def list_models(provider: str | None, *, as_json: bool) -> None:
+def list_models(provider: str | None, *, live: bool, refresh: bool, as_json: bool) -> None:
     """List the registered models with their prices per million tokens, and what they are documented to do.
 
     A model need not be registered to be asked. What it is documented not to do, and its other prices, are in --json.
@@ -33,6 +36,9 @@ def list_models(provider: str | None, *, as_json: bool) -> None:
     from llm_master.model_registry import ModelRegistry
     from llm_master.provider_configs import PROVIDER_CONFIGS
 
+    if live or refresh:
+        _list_live(provider, refresh=refresh, as_json=as_json)
+        return
     if provider is not None and provider not in PROVIDER_CONFIGS:
         raise click.BadParameter(f"{provider!r} is no provider; the providers are {', '.join(PROVIDER_CONFIGS)}", param_hint="--provider")
     names = ModelRegistry.list_models(PROVIDER_CONFIGS[provider].name if provider is not None else None)
@@ -51,6 +57,37 @@ def list_models(provider: str | None, *, as_json: bool) -> None:
             (name, shown(row.context_window), shown(row.input_price_per_million), shown(row.output_price_per_million), capabilities)
         )
     print_table(("MODEL", "CONTEXT", "IN", "OUT", "CAPABILITIES"), rows)
+
+
+def _list_live(provider: str | None, *, refresh: bool, as_json: bool) -> None:
+    """What the providers say they have. An outage is told, and what is declared stands there all the same."""
+    import asyncio
+
+    from llm_master.query import QueryLLM
+
+    with errors_told():
+        found = asyncio.run(QueryLLM().list_models(provider, refresh=refresh))
+    if as_json:
+        print_json(found.providers)
+        return
+    asked = {name: models for name, models in found.items() if provider is not None or models.state in ("listed", "outage")}
+    for name, models in asked.items():
+        if models.error is not None:
+            click.echo(f"{name}: {models.error}", err=True)
+    print_table(
+        ("MODEL", "CONTEXT", "FROM"),
+        [
+            (
+                f"{name}/{model.id}",
+                "?" if model.context_window is None else f"{model.context_window:,}",
+                "provider" if model.discovered else "declared only",
+            )
+            for name, models in asked.items()
+            for model in models
+        ],
+    )
+    if provider is not None and any(models.state != "listed" for models in asked.values()):
+        sys.exit(1)
 
 
 @models.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llm_master.cli.common import fail, print_json, print_table
+from llm_master.cli.trying import test_provider
 
 if TYPE_CHECKING:
     from llm_master.snapshot import Snapshot
@@ -86,3 +87,6 @@ def add(name: str, base_url: str, default_model: str, key_env: str | None) -> No
     if key_env is not None:
         click.echo(f"Set ${key_env} to the key.")
     click.echo(f'Try: llm-master query -m {name}{"" if default_model else "/MODEL"} "Hello"')
+
+
+providers.add_command(test_provider)

@@ -1,4 +1,4 @@
-"""``llm-master models test``: one model is asked for real, and each thing that it should do is told with what came of it."""
+"""``llm-master models test`` and ``providers test``: somebody is asked for real, and what came of it is told with its causes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from llm_master.cli.common import errors_told, exit_code, print_json, shown_cost
 from llm_master.cli.completion import model_names
+from llm_master.cli.doctor import MARKS, is_local, shown_models
 from llm_master.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -173,3 +174,93 @@ def _tell(result: Mapping[str, Any]) -> None:
         click.echo(f"{'':36}{tokens} tokens in and out, {cost}")
     elif result["causes"]:
         click.echo(f"{'':36}{result['causes']}")
+
+
+@click.command("test")
+@click.argument("name")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True, help="Seconds to wait.")
+@click.option("--paid", is_flag=True, help="Also send a request for one token, which tells of a key what a list of models may not.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def test_provider(name: str, timeout: float, *, paid: bool, as_json: bool) -> None:
+    """Ask the provider NAME for its models: does it answer, how fast, does it take the key, is its default model there?
+
+    That costs nothing. The exit code is 1 where it does not answer or refuses the key, and the usual causes are told.
+    """
+    import asyncio
+
+    with errors_told():
+        found = asyncio.run(_try_provider(name, timeout, paid=paid))
+    if as_json:
+        print_json(found)
+    else:
+        _tell_provider(found)
+    if not found["ok"]:
+        sys.exit(1)
+
+
+async def _try_provider(name: str, timeout: float, *, paid: bool) -> dict[str, Any]:
+    import asyncio
+
+    from llm_master.engines import engine_for
+    from llm_master.query import QueryLLM
+
+    engine = engine_for(None)
+    name = engine.provider_named(name)
+    async with QueryLLM() as llm:
+        health, models = await asyncio.gather(
+            llm.check_health(name, paid=paid, timeout=timeout), llm.list_models(name, refresh=True, timeout=timeout)
+        )
+    one, row = health[name], engine.snapshot.rows[name]
+    listed = [model.id for model in models[name] if model.discovered] if models[name].state == "listed" else None
+    # A server on this machine answers to whatever name it is asked by, or has none of its own.
+    default = row.default_model if not is_local(row) else None
+    return {
+        "provider": name,
+        "ok": one.state in ("valid", "unsupported") and all(key.state != "invalid" for key in one.keys),
+        "address": row.base_url,
+        "latency": one.latency,
+        "keys": [{"key": key.key, "state": key.state, "detail": key.detail} for key in one.keys],
+        "models": None if listed is None else len(listed),
+        "first_models": (listed or [])[:MODELS_SHOWN],
+        "default_model": default,
+        "default_model_is_listed": None if listed is None or default is None else default in listed,
+        "causes": next((CAUSES_OF_STATES[key.state] for key in one.keys if key.state in CAUSES_OF_STATES), None),
+        "start_command": row.start_command or None,
+        "key_url": row.key_url or None,
+    }
+
+
+MODELS_SHOWN = 10
+CAUSES_OF_STATES = {
+    "invalid": causes_of(AuthenticationError("")),
+    "unreachable": causes_of(ProviderConnectionError("")),
+    "not_configured": "A key or an address is missing: `llm-master providers list` names the variable.",
+}
+
+
+def _tell_provider(found: Mapping[str, Any]) -> None:
+    seconds = f" in {found['latency']:.2f} s" if found["latency"] is not None else ""
+    for key in found["keys"]:
+        mark, colour = MARKS[key["state"]]
+        said = f"{key['key']}: {key['detail']}" if key["key"] else key["detail"]
+        click.echo(
+            f"{click.style(f'{mark:10}', fg=colour)} {found['provider']} at {found['address'] or 'no address: in this process'}{seconds}: {said}"
+        )
+    if found["models"] is not None:
+        more = ", the first of which" if found["models"] > MODELS_SHOWN else ""
+        click.echo(f"{shown_models(found['models'])}{more}:")
+        for model in found["first_models"]:
+            click.echo(f"  {model}")
+    if found["default_model_is_listed"] is not None:
+        there = (
+            "is among them"
+            if found["default_model_is_listed"]
+            else "is not among them: it may be retired; set another by <NAME>_DEFAULT_MODEL"
+        )
+        click.echo(f"Its default model {found['default_model']} {there}.")
+    if found["causes"]:
+        click.echo(f"Usual causes: {found['causes']}")
+        if found["start_command"] and any(key["state"] == "unreachable" for key in found["keys"]):
+            click.echo(f"It is started by: {found['start_command']}")
+        elif found["key_url"] and any(key["state"] != "unreachable" for key in found["keys"]):
+            click.echo(f"A key is made at {found['key_url']}")
