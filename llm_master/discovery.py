@@ -21,6 +21,7 @@ from llm_master.errors import (
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.reach import check_timeout, failure, has_no_list, models_of
 from llm_master.results import ListedModel, ModelList, ProviderModels
+from llm_master.rows import canonical
 from llm_master.storage.models_file import Listing
 
 logger = logging.getLogger("llm_master.discovery")
@@ -125,4 +126,4 @@ def _declared(engine: Engine, name: str) -> list[ListedModel]:
 
 
 def _owner(model: str, provider: str | None) -> str:
-    return provider or model.partition("/")[0]
+    return canonical(provider or model.partition("/")[0])
