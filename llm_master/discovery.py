@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 
@@ -21,6 +22,7 @@ from llm_master.errors import (
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.reach import check_timeout, failure, has_no_list, models_of
 from llm_master.results import ListedModel, ModelList, ProviderModels
+from llm_master.rows import canonical
 from llm_master.storage.models_file import Listing
 
 logger = logging.getLogger("llm_master.discovery")
@@ -36,9 +38,17 @@ async def list_models(engine: Engine, provider: str | None, *, refresh: bool, ti
     engine.seen.look()
     found = await asyncio.gather(*(_models(engine, name, timeout, refresh=refresh) for name in names))
     if any(models.source == "provider" for models in found):
-        # A disk may be slow, and other processes may hold the file.
-        await asyncio.to_thread(engine.seen.save)
+        await _in_a_thread(engine.seen.save)
     return ModelList({models.provider: models for models in found})
+
+
+async def _in_a_thread(save: Callable[[], None]) -> None:
+    """A disk may be slow, and other processes may hold the file. The loop's own threads may be busy with hosts that are not found."""
+    executor = ThreadPoolExecutor(1)
+    try:
+        await asyncio.get_running_loop().run_in_executor(executor, save)
+    finally:
+        executor.shutdown(wait=False)
 
 
 async def _models(engine: Engine, name: str, timeout: float, *, refresh: bool) -> ProviderModels:
@@ -125,4 +135,4 @@ def _declared(engine: Engine, name: str) -> list[ListedModel]:
 
 
 def _owner(model: str, provider: str | None) -> str:
-    return provider or model.partition("/")[0]
+    return canonical(provider or model.partition("/")[0])

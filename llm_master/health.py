@@ -21,6 +21,9 @@ logger = logging.getLogger("llm_master.health")
 
 _UNTOLD = "whether the key is valid cannot be told without a paid request (paid=True)"
 
+_SAYS_NOTHING = (407, 408, 425, 429)
+"""Refusals that are not for want of a key."""
+
 _STATES: tuple[tuple[type[Exception], HealthState, str], ...] = (
     (e.ConfigurationError, "not_configured", ""),
     (e.AuthenticationError, "invalid", ""),
@@ -98,9 +101,10 @@ async def _with_key_or_without(found: KeyHealth, provider: HTTPProvider, clock: 
     try:
         with TimeLimit(clock, seconds):
             await models_of(type(provider)(attrs.evolve(provider.config, api_key=None)))
-    except (e.AuthenticationError, e.PermissionDeniedError):
-        return found
     except Exception as exc:
+        status = exc.status if isinstance(exc, e.ProviderError) else None
+        if status is not None and 400 <= status < 500 and status not in _SAYS_NOTHING:
+            return found
         logger.debug("%s: its list was not had without a key: %s", provider.config.name, type(exc).__name__)
         said = "it answers, and whether it does so without a valid key could not be found out"
         return attrs.evolve(found, state="unsupported", detail=f"{said}: {_UNTOLD}")

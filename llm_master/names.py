@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -24,13 +25,15 @@ from llm_master.errors import ConfigurationError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.base import BaseLLMProvider, can_stream, load
 from llm_master.providers.short import BaseProvider, ShortForm
-from llm_master.results import ListedModel
 from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings
 from llm_master.snapshot import Snapshot, provider_class
-from llm_master.storage.models_file import Listing, models_at
+
+if TYPE_CHECKING:
+    from llm_master.results import ListedModel
+    from llm_master.storage.models_file import Listing, SeenModels
 
 
 class Names:
@@ -45,8 +48,6 @@ class Names:
         self._pools = Pools(snapshot.rows, snapshot.keys, settings.clock, settings.max_concurrent, _keeper(settings))
         # What is known of how targets do is shared by all routes that have them.
         self._health: dict[str, Health] = {}
-        # What the providers list, as far as they have been asked; the file is read when a name is met that nothing else explains.
-        self.seen = models_at(snapshot.models_file, settings.clock.time)
         self._fingerprints: dict[str, str] = {}
         self.routes = {name: self.route(name, declared) for name, declared in snapshot.routes.items()}
         self._resolver = Resolver(
@@ -59,6 +60,13 @@ class Names:
             missing=self._missing,
             listed=self._listed,
         )
+
+    @cached_property
+    def seen(self) -> SeenModels:
+        """What the providers list, as far as they have been asked: looked at when a name is met that nothing else explains."""
+        from llm_master.storage.models_file import models_at
+
+        return models_at(self.snapshot.models_file, self.snapshot.options.clock.time)
 
     def key_states(self) -> list[KeyStatus]:
         """How each key stands with each model that was asked so far."""
@@ -177,6 +185,8 @@ class Names:
 
     def saw(self, name: str, models: Sequence[ListedModel]) -> Listing:
         """Keep what a provider lists, in memory: from now on it may lead names there."""
+        from llm_master.storage.models_file import Listing
+
         listing = Listing(name, self.snapshot.options.clock.time(), tuple(models))
         self.seen.keep(self.fingerprint(name), listing)
         self._targets.clear()  # some may have led to whoever listed a model before

@@ -499,7 +499,7 @@ async def test_a_listed_model_is_asked_by_its_bare_name(fault_server: FaultServe
     PROVIDER_CONFIGS["acme"] = ProviderConfig(base_url=fault_server.base_url, api_key=KEY)
     fault_server.accept(models=["some-model", "meta-llama/Llama-9", "llama9:latest"])
     llm = asking(fault_server, "acme")
-    with pytest.raises(UnknownModelError, match=r"list_models\(\), or `llm-master models list --refresh`"):
+    with pytest.raises(UnknownModelError, match=r"list_models\(\), or `llm-master models list --live`"):
         await llm.query("some-model", prompt="Hi")
     assert fault_server.requests == [], "resolving a name made a request"
     await llm.list_models()

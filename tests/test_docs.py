@@ -76,6 +76,7 @@ ASKED = {
     "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks
+    "discovery.md": {"/models"},  # of the others; its code starts the server that it asks most
     "limits.md": set(),  # its code starts the server that it asks
     "routes.md": set(),  # it asks the embedded mock
     "observe.md": set(),  # its code starts the server that it asks

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from typing import Any
 
 import pytest
 from servers.llama import LlamaServer
-from servers.scripted import FOREVER, ScriptedServer
+from servers.scripted import FOREVER, ScriptedServer, eventually
 
 from llm_master import (
     PROVIDER_CONFIGS,
@@ -209,6 +210,32 @@ async def test_three_seconds_for_thirty_of_which_ten_are_dead(server: ScriptedSe
     await clock.advance(0.2)
     states = [health.state for health in (await checking).values()]
     assert (states.count("valid"), states.count("unreachable")) == (20, 10)
+
+
+async def test_hosts_whose_look_up_hangs_keep_nobody_else_waiting(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"acme{number}" for number in range(60)]
+    for name in names:
+        PROVIDER_CONFIGS[name] = ProviderConfig(base_url=f"http://{name}.invalid/v1", requires_key=False)
+    PROVIDER_CONFIGS["home"] = ProviderConfig(base_url=f"http://localhost:{server.port}/v1", requires_key=False)
+    answered = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def hanging(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            answered.wait(10)
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    clock = FakeClock()
+    server.answer(LIST)
+    checking = asyncio.create_task(only(*names, clock=clock).check_health())
+    assert await eventually(lambda: sum(thread.name.startswith("look up acme") for thread in threading.enumerate()) == len(names))
+    assert (await only("home").check_health(timeout=30))["home"].state == "valid"
+    assert not checking.done()
+    await clock.advance(3.1)
+    states = [health.state for health in (await checking).values()]
+    answered.set()
+    assert states == ["unreachable"] * len(names)
 
 
 async def test_the_time_is_told(server: ScriptedServer) -> None:

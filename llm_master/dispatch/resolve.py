@@ -212,7 +212,7 @@ class Resolver:
         return UnknownModelError(
             f"no provider serves a model named {name!r}.{hint} A provider's model is named PROVIDER/MODEL, "
             f"and the providers are {', '.join(self._rows)}. A model that a provider lists can be asked by its bare name once "
-            "list_models(), or `llm-master models list --refresh`, has asked for the list"
+            "list_models(), or `llm-master models list --live`, has asked for the list"
         )
 
 

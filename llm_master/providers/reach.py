@@ -43,7 +43,8 @@ async def ask_with_key(provider: HTTPProvider, place: str) -> None:
         ProviderError: It was refused, or something else came.
     """
     base_url, path = (place, "") if place.startswith("http") else (None, place)
-    endpoint = provider.new_endpoint(path, provider.headers({}), base_url)
+    # By the way of a call, which has a token fetched where one is needed.
+    endpoint = await provider.endpoint(path, {}) if base_url is None else provider.new_endpoint(path, provider.headers({}), base_url)
     answer = await endpoint.get(max_bytes=MAX_BYTES)
     if not 200 <= answer.status < 300:
         raise provider.refused(answer, "", endpoint)

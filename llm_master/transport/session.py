@@ -9,6 +9,8 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from llm_master.transport.lookup import Lookup
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -34,7 +36,11 @@ class Session:
         # larger block has once been freed: then it keeps them on the heap. Measured: 15 % less CPU per call.
         bytes(1 << 20)
         self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=_connection_limit(), socket_factory=self._new_socket),
+            connector=aiohttp.TCPConnector(
+                limit=_connection_limit(),
+                socket_factory=self._new_socket,
+                resolver=Lookup(),  # type: ignore[arg-type]  # aiohttp's base class would be a top-level import
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
