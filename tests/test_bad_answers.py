@@ -356,13 +356,13 @@ def _http_date(seconds: float) -> str:
     return email.utils.formatdate(time.time() + seconds, usegmt=True)
 
 
-RETRY_AFTER: dict[str, tuple[dict[str, str], dict[str, Any], float | None]] = {
+RETRY_AFTER: dict[str, tuple[dict[str, Any], dict[str, Any], float | None]] = {
     "seconds": ({"retry-after": "2"}, {}, 2),
     "a float": ({"retry-after": "1.5"}, {}, 1.5),
     "milliseconds": ({"retry-after-ms": "250", "retry-after": "1"}, {}, 0.25),
     "zero": ({"retry-after": "0"}, {}, 0),
-    "a date": ({"retry-after": _http_date(900)}, {}, 900),
-    "a date that has passed": ({"retry-after": _http_date(-900)}, {}, 0),
+    "a date": ({"retry-after": lambda: _http_date(900)}, {}, 900),
+    "a date that has passed": ({"retry-after": lambda: _http_date(-900)}, {}, 0),
     "no number": ({"retry-after": "soon"}, {}, None),
     "a negative number": ({"retry-after": "-5"}, {}, None),
     "nan": ({"retry-after": "nan"}, {}, None),
@@ -399,9 +399,10 @@ RETRY_AFTER: dict[str, tuple[dict[str, str], dict[str, Any], float | None]] = {
 
 @pytest.mark.parametrize(("headers", "body", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER)
 async def test_retry_after(
-    acme: None, clock: FakeClock, server: ScriptedServer, headers: dict[str, str], body: dict[str, Any], seconds: float | None
+    acme: None, clock: FakeClock, server: ScriptedServer, headers: dict[str, Any], body: dict[str, Any], seconds: float | None
 ) -> None:
-    server.answer_json(body or error("slow down"), status=429, headers=headers)
+    made = {name: value() if callable(value) else value for name, value in headers.items()}  # a date is as old as the request
+    server.answer_json(body or error("slow down"), status=429, headers=made)
     with pytest.raises(RateLimitError) as caught:
         await ask(QueryLLM(acme_api_key=KEY, clock=clock, max_attempts=1))
     # A date has whole seconds, and some have gone by since it was made.

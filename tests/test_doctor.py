@@ -62,7 +62,7 @@ def test_who_has_nothing_is_told_how_to_begin() -> None:
     assert "nothing answers at http://localhost:9/v1" in done.stdout
     steps = done.stdout.partition("What to do next")[2]
     assert "export OPENAI_API_KEY=… (made at https://" in steps
-    assert "ollama serve" in steps and "embedded mock answers" in steps
+    assert "ollama serve" in steps and "stand-in" in steps
 
 
 def test_who_has_a_local_server_alone_is_told_how_to_ask_it(server: ScriptedServer) -> None:

@@ -66,8 +66,8 @@ def doctor(timeout: float, *, as_json: bool) -> None:
 async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     """All that is found, as ``--json`` prints it. No key stands in it."""
     import platform
+    from importlib.metadata import version
 
-    from llm_master import __version__
     from llm_master.provider_configs import PROVIDER_CONFIGS
     from llm_master.providers.unified import UnifiedProvider
     from llm_master.settings.misspelt import misspelt
@@ -78,7 +78,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     names = [name for name, row in snapshot.rows.items() if snapshot.usable(name) and (snapshot.keys[name] or is_local(row))]
     health, models = await _ask(snapshot, names, timeout)
     found: dict[str, Any] = {
-        "version": __version__,
+        "version": version("llm_master"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "files": list(dict.fromkeys(origin.rpartition(":")[0] for origin in snapshot.origins.values() if ":" in origin)),
@@ -201,7 +201,7 @@ def _beginning(snapshot: Snapshot, *, with_keys: bool) -> list[str]:
     return [
         *([f"Set a key, as {keys}. `llm-master providers list` has all others."] if with_keys else []),
         f"{'Or start' if with_keys else 'Start'} a server on this machine, which costs nothing: {servers}.",
-        'Until then the embedded mock answers: llm-master query "Hello"',
+        'Until then an embedded stand-in, which is no model, answers: llm-master query "Hello"',
     ]
 
 
