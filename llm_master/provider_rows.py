@@ -327,6 +327,15 @@ ROWS = {
         requires_key=False,
         skip_cost_calculation=True,
     ),
+    "gguf": ProviderConfig(
+        # gguf/PATH: a model file, answered by llama.cpp in a process of ours.
+        display_name="GGUF file (embedded llama.cpp)",
+        provider_class="llm_master.providers.gguf:GGUFProvider",
+        requires_key=False,
+        takes_urls=(),
+        embed_batch_size=64,
+        skip_cost_calculation=True,
+    ),
     "mock": ProviderConfig(
         display_name="Mock (embedded, no model)",
         provider_class="llm_master.providers.mock:MockProvider",

@@ -1,0 +1,355 @@
+"""llama.cpp's servers of this process: each a child process with one model file, shared by all engines, loops and threads.
+
+A child process and not a part of this one, for two reasons that were measured with xllamacpp 2026.10: loading a model holds the
+interpreter's lock, so that every loop stands still for seconds; and a file that is damaged in the right place ends the process
+(``SIGABRT``), which would be the user's program.
+
+A server belongs to the event loops that use it: it stops when the connections of the last of them are closed, which is when the loop
+ends or the last ``async with QueryLLM()`` on it is left. It also ends with this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import collections
+import concurrent.futures
+import copy
+import difflib
+import importlib.util
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import attrs
+
+from llm_master.errors import ConfigurationError, LLMError, ModelNotFoundError, ProviderConnectionError
+from llm_master.transport.session import Session, close_with_loop, current_session
+
+CHILD = Path(__file__).with_name("gguf_child.py")
+HOST = "127.0.0.1"
+KILLED_WITHIN = 5.0
+"""Seconds that a killed process may take to be gone."""
+
+_ERRORS, _INFORMATION = 1, 3
+"""How much llama.cpp logs, in its own numbers."""
+
+logger = logging.getLogger("llm_master.providers.gguf")
+
+
+@attrs.frozen(cache_hash=True)
+class Wanted:
+    """What a server serves, and how. Equal ones are one server.
+
+    Attributes:
+        path: The model file, absolute.
+        embeds: It makes embeddings, and then nothing else.
+        n_ctx: Tokens that one conversation, or one text to embed, may have.
+        n_parallel: Requests that are worked on at once; each has a context of its own.
+        n_threads: Threads that compute; llama.cpp's own choice if ``None``, as all below.
+        n_gpu_layers: Layers that a GPU holds.
+        chat_template: A Jinja template, or the name of one that llama.cpp knows, in place of the file's own.
+        pooling: How the vectors of tokens become one: a word of :data:`POOLING`.
+        port: Where it listens; 0 is any that is free.
+    """
+
+    path: str
+    embeds: bool
+    n_ctx: int
+    n_parallel: int = 1
+    n_threads: int | None = None
+    n_gpu_layers: int | None = None
+    chat_template: str | None = None
+    pooling: str | None = None
+    port: int = 0
+
+
+class Server:
+    """One child process.
+
+    Attributes:
+        url: Where it listens, once it does.
+        key: What it asks of those who come, since any user of this machine can reach its port. Never shown.
+        started: Done when it listens, or failed: its result is ``None``, or what went wrong.
+        users: Sessions of event loops that use it.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.url = ""
+        self.key = secrets.token_urlsafe(32)
+        self.started: concurrent.futures.Future[LLMError | None] = concurrent.futures.Future()
+        # Running, so that a waiter who is cancelled cannot cancel it for the others.
+        self.started.set_running_or_notify_cancel()
+        self.users: dict[asyncio.AbstractEventLoop, Session] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ended = threading.Event()
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._said: collections.deque[str] = collections.deque(maxlen=50)
+        threading.Thread(target=self._start, name="llm_master-gguf-start", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop it at once. Returns when the process is gone."""
+        with self._lock:
+            self._stopping = True
+            process = self.process
+        if process is not None:
+            process.kill()
+            try:
+                process.wait(KILLED_WITHIN)
+            except subprocess.TimeoutExpired:
+                logger.warning("llama.cpp's process %d was killed %g s ago and is still there", process.pid, KILLED_WITHIN)
+
+    def why_ended(self) -> str | None:
+        """Why it does not answer any more, if it has ended. Waits a moment for the end of one that breaks its connections."""
+        if not self.ended.wait(1) or self.process is None:
+            return None
+        return f"llama.cpp's server of {self.wanted.path} ended {_how(self.process.returncode)}{self._last_words()}"
+
+    def abandon(self) -> None:
+        """Let go of it in a forked child, whose parent's it remains."""
+        if self.process is not None:
+            # So that nobody waits for it here, or takes it for forgotten.
+            self.process.returncode = 0
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+    # In threads of its own
+
+    def _start(self) -> None:
+        failure: LLMError | None
+        try:
+            check_file(self.wanted.path)
+            failure = self._listen()
+        except LLMError as exc:
+            failure = exc
+        except Exception as exc:  # it is handed to those who wait
+            failure = ConfigurationError(f"llama.cpp's server of {self.wanted.path} cannot be started: {type(exc).__name__}: {exc}")
+        if failure is not None:
+            with _lock:
+                if _servers.get(self.wanted) is self:
+                    del _servers[self.wanted]
+            self.stop()
+        self.started.set_result(failure)
+
+    def _listen(self) -> LLMError | None:
+        wanted = self.wanted
+        if importlib.util.find_spec("xllamacpp") is None:
+            return ConfigurationError("a model file needs llama.cpp, in the xllamacpp package: pip install 'llm_master[local]'")
+        if not sys.executable:
+            return ConfigurationError("a model file is served by a process of its own, and sys.executable does not say how to start one")
+        check_port(wanted.port)
+        verbosity = _INFORMATION if logger.isEnabledFor(logging.DEBUG) else _ERRORS
+        # Not among the arguments, which everybody on this machine can read.
+        line = {
+            **attrs.asdict(wanted),
+            "name": os.path.basename(wanted.path),
+            "key": self.key,
+            "verbosity": verbosity,
+            "sys_path": sys.path,
+        }
+        with self._lock:
+            if self._stopping:
+                return self._stopped()
+            # Unbuffered: a buffer's lock, held by another thread in the moment of a fork, would stay locked in the child.
+            self.process = process = subprocess.Popen(
+                [sys.executable, "-P", str(CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                # Ctrl-C is for this process to handle, while answers may still come.
+                start_new_session=True,
+            )
+        assert process.stdin is not None and process.stdout is not None
+        threading.Thread(target=self._watch, args=(process,), name="llm_master-gguf", daemon=True).start()
+        try:
+            process.stdin.write(json.dumps(line).encode() + b"\n")
+            said = process.stdout.readline()
+        except (OSError, ValueError):  # it has ended, or was stopped
+            said = b""
+        told = json.loads(said) if said.endswith(b"\n") else {}
+        if "address" in told:
+            self.url = told["address"]
+            return None
+        self.ended.wait(KILLED_WITHIN)
+        if self._stopping:
+            return self._stopped()
+        check_port(wanted.port)
+        how = told.get("error") or f"it ended {_how(process.returncode)}"
+        return ConfigurationError(f"llama.cpp cannot load {wanted.path}{self._last_words() or f': {how}'}")
+
+    def _stopped(self) -> LLMError:
+        return ProviderConnectionError(f"llama.cpp's server of {self.wanted.path} was stopped while it loaded")
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Take what it logs, to its end."""
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        rest = b""
+        while piece := process.stderr.read(65536):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace").replace(self.key, "…")
+                self._said.append(text)
+                logger.debug("llama.cpp: %s", text)
+        process.wait()
+        self.ended.set()
+        # The one who starts it may still read the other pipes: they have ended as well.
+        self.started.add_done_callback(lambda _: _close(process))
+        with _lock:
+            if _servers.get(self.wanted) is self:
+                del _servers[self.wanted]
+
+    def _last_words(self) -> str:
+        """What it complained of first: what follows says where that led."""
+        complaints = [found[1] for line in self._said if (found := _COMPLAINT.match(line))]
+        plain = [line for line in self._said if line.strip()]
+        said = complaints[0] if complaints else plain[-1] if plain else ""
+        return f": {said.strip()[:300]}" if said else ""
+
+
+_COMPLAINT = re.compile(r"[0-9.]+ E (.*)")
+"""A line of llama.cpp's log: time, level, text."""
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _how(code: int | None) -> str:
+    return f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+
+
+_servers: dict[Wanted, Server] = {}
+_lock = threading.Lock()
+
+
+async def server_for(wanted: Wanted) -> Server:
+    """The server that serves this, which the running loop uses from now on; started if there is none.
+
+    Raises:
+        ModelNotFoundError: There is no such file.
+        ConfigurationError: It is no model, or not one that llama.cpp can load; the port is taken; the extra is not installed.
+        ProviderConnectionError: It was stopped while it loaded.
+    """
+    loop = asyncio.get_running_loop()
+    session = current_session()
+    with _lock:
+        server = _servers.get(wanted)
+        if server is None or server.ended.is_set():
+            server = _servers[wanted] = Server(wanted)
+        if server.users.get(loop) is not session:
+            _use(server, loop, session)
+    if not server.url:
+        failure = await asyncio.wrap_future(server.started)
+        if failure is not None:
+            # Each gets its own: an error carries the receipt of its query.
+            raise copy.copy(failure)
+    return server
+
+
+def _use(server: Server, loop: asyncio.AbstractEventLoop, session: Session) -> None:
+    # A loop that was closed without shutting down its generators uses nothing any more.
+    for old in [known for known in server.users if known.is_closed()]:
+        del server.users[old]
+    server.users[loop] = session
+
+    async def leave() -> None:
+        with _lock:
+            if server.users.get(loop) is session:
+                del server.users[loop]
+            if server.users:
+                return
+            if _servers.get(server.wanted) is server:
+                del _servers[server.wanted]
+        server.stop()
+
+    close_with_loop(leave)
+
+
+def _stop_all() -> None:
+    with _lock:
+        servers = list(_servers.values())
+        _servers.clear()
+    for server in servers:
+        server.stop()
+
+
+def _after_fork() -> None:
+    """A forked child has none: its parent's are not its own, and end when the parent does."""
+    global _lock
+    _lock = threading.Lock()
+    for server in _servers.values():
+        server.abandon()
+    _servers.clear()
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that is taken.
+
+    Raises:
+        ConfigurationError: Names it.
+    """
+    if not port:
+        return
+    with socket.socket() as probe:
+        if os.name == "posix":  # elsewhere it would share the port instead
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as exc:
+            raise ConfigurationError(
+                f"port {port} of {HOST} cannot be used ({exc.strerror}): give another port, or leave it out for any that is free. "
+                "A model that chats and one that embeds are two servers, also of one file"
+            ) from None
+
+
+def check_file(path: str) -> None:
+    """Refuse what cannot be a model, before a process is started for it.
+
+    Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+
+    Raises:
+        ModelNotFoundError: There is no such file; offers the nearest.
+        ConfigurationError: It is none.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"there is no model file {path}{_nearest(path)}") from None
+    except IsADirectoryError:
+        raise ConfigurationError(f"{path} is a folder and no model file{_nearest(os.path.join(path, 'x.gguf'))}") from None
+    except (OSError, ValueError) as exc:  # the latter for a null byte
+        raise ConfigurationError(f"the model file {path} cannot be read: {exc}") from None
+    if head[:4] != b"GGUF":
+        raise ConfigurationError(f"{path} is no GGUF file: it begins with {head!r}. Name a model in llama.cpp's format")
+    if len(head) < 8 or int.from_bytes(head[4:], "little") < 2:
+        raise ConfigurationError(f"{path} is a GGUF file of version 1, or cut short: get it anew")
+
+
+def _nearest(path: str) -> str:
+    """Model files that may have been meant, as the end of an error."""
+    folder, wanted = os.path.split(path)
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".gguf"))
+    except OSError:
+        return f": there is no folder {folder}" if not os.path.isdir(folder) else ""
+    near = difflib.get_close_matches(wanted, names, 3, 0.3) or names[:3]
+    return f": did you mean {' or '.join(map(repr, near))}?" if near else f": no .gguf file is in {folder}"
