@@ -335,6 +335,7 @@ ROWS = {
         takes_urls=(),
         embed_batch_size=64,
         skip_cost_calculation=True,
+        renames={"num_ctx": "n_ctx"},
     ),
     "mock": ProviderConfig(
         display_name="Mock (embedded, no model)",

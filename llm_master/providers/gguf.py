@@ -53,6 +53,9 @@ SERVER_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Options that say how a file is served, and not what is asked: their check, and what to give."""
 
+_IN_TEMPLATE = frozenset({"tools", "tool_choice", "response_format", "chat_template_kwargs"})
+"""Options that a chat template may write into the prompt."""
+
 
 class _Prompt(msgspec.Struct):
     prompt: str = ""
@@ -76,13 +79,6 @@ class GGUFProvider(BaseLLMProvider):
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
-        if self.config.base_url is not None:
-            raise ConfigurationError(
-                f"{self.config.name} starts its own server, and has no address: leave out base_url ({self.config.base_url}). A server that "
-                "runs already is another provider's"
-            )
-        if not is_stock(self.config.client_class):
-            raise ConfigurationError(f"{self.config.name} is not asked through a client_class: leave it out")
         # What speaks with a server, as this row has it.
         self._speakers: MutableMapping[Server, UnifiedProvider] = weakref.WeakKeyDictionary()
 
@@ -126,8 +122,9 @@ class GGUFProvider(BaseLLMProvider):
         """How many tokens the conversation has in the model's own template."""
         self._refuse_media(messages)
         server = await self._server(model, options)
-        asked = {name: options[name] for name in ("tools", "tool_choice", "response_format", "chat_template_kwargs") if name in options}
-        prompt = await self._ask(server, "/apply-template", {"messages": messages, **asked}, _decode_prompt, model)
+        body: dict[str, Any] = {"messages": messages}
+        body.update({name: value for name, value in options.items() if name in _IN_TEMPLATE})
+        prompt = await self._ask(server, "/apply-template", body, _decode_prompt, model)
         body = {"content": prompt.prompt, "add_special": True, "parse_special": True}
         counted = await self._ask(server, "/tokenize", body, _decode_tokens, model)
         return len(counted.tokens) if counted.tokens is not None else None
@@ -163,7 +160,15 @@ class GGUFProvider(BaseLLMProvider):
 
         Raises:
             InvalidRequestError: One of them cannot be.
+            ConfigurationError: The row says something that holds for a server which runs elsewhere.
         """
+        if self.config.base_url is not None:
+            raise ConfigurationError(
+                f"{self.config.name} starts its own server, and has no address: leave out base_url ({self.config.base_url}). A server that "
+                "runs already is another provider's"
+            )
+        if not is_stock(self.config.client_class):
+            raise ConfigurationError(f"{self.config.name} is not asked through a client_class: leave it out")
         own: dict[str, Any] = {"n_ctx": EMBEDDING_CONTEXT if embeds else CONTEXT}
         if not options.keys().isdisjoint(SERVER_OPTIONS):
             for name, (fits, remedy) in SERVER_OPTIONS.items():

@@ -23,6 +23,9 @@ def serve() -> None:
     try:
         server = start(wanted)
         told = {"address": server.listening_address}
+    except AttributeError as exc:
+        server = None
+        told = {"error": f"this release of xllamacpp does not fit ({exc}): pip install --upgrade 'llm_master[local]'"}
     except Exception as exc:  # whatever it is, the parent tells it
         server = None
         told = {"error": f"{type(exc).__name__}: {exc}"}

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import attrs
 
@@ -155,26 +156,32 @@ class Server:
             "name": os.path.basename(wanted.path),
             "key": self.key,
             "verbosity": verbosity,
-            "sys_path": sys.path,
+            "sys_path": [str(place) for place in sys.path],
         }
         with self._lock:
             if self._stopping:
                 return self._stopped()
             # Unbuffered: a buffer's lock, held by another thread in the moment of a fork, would stay locked in the child.
-            self.process = process = subprocess.Popen(
+            self.process = process = subprocess.Popen(  # noqa: S603  # our own file, and no argument of anybody's
                 [sys.executable, "-P", str(CHILD)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                # It would start a debugger on itself, if there is one, to say where it failed.
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
                 # Ctrl-C is for this process to handle, while answers may still come.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
-        assert process.stdin is not None and process.stdout is not None
-        threading.Thread(target=self._watch, args=(process,), name="llm_master-gguf", daemon=True).start()
+        stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        threading.Thread(target=self._watch, args=(process, stderr), name="llm_master-gguf", daemon=True).start()
         try:
-            process.stdin.write(json.dumps(line).encode() + b"\n")
-            said = process.stdout.readline()
+            stdin.write(json.dumps(line).encode() + b"\n")
+            said = stdout.readline()
         except (OSError, ValueError):  # it has ended, or was stopped
             said = b""
         told = json.loads(said) if said.endswith(b"\n") else {}
@@ -191,11 +198,10 @@ class Server:
     def _stopped(self) -> LLMError:
         return ProviderConnectionError(f"llama.cpp's server of {self.wanted.path} was stopped while it loaded")
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         """Take what it logs, to its end."""
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         rest = b""
-        while piece := process.stderr.read(65536):
+        while piece := log.read(65536):
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 text = line.decode(errors="replace").replace(self.key, "…")
@@ -211,14 +217,14 @@ class Server:
 
     def _last_words(self) -> str:
         """What it complained of first: what follows says where that led."""
-        complaints = [found[1] for line in self._said if (found := _COMPLAINT.match(line))]
+        complaints = [found[1] or found[2] for line in self._said if (found := _COMPLAINT.match(line))]
         plain = [line for line in self._said if line.strip()]
         said = complaints[0] if complaints else plain[-1] if plain else ""
         return f": {said.strip()[:300]}" if said else ""
 
 
-_COMPLAINT = re.compile(r"[0-9.]+ E (.*)")
-"""A line of llama.cpp's log: time, level, text."""
+_COMPLAINT = re.compile(r"[0-9.]+ E (.*)|.*(GGML_(?:ASSERT|ABORT).*)")
+"""A line of llama.cpp's log: time, level, text; or what it says before it ends itself."""
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
