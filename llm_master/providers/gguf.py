@@ -79,6 +79,16 @@ class GGUFProvider(BaseLLMProvider):
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
+        name, base_url = self.config.name, self.config.base_url
+        # What the row says and a server of ours cannot keep to; told to who asks, and not to who lists providers.
+        self._fault: str | None = None
+        if base_url is not None:
+            self._fault = (
+                f"{name} starts its own server, and has no address: leave out base_url ({base_url}). A server that runs already is another "
+                "provider's"
+            )
+        elif not is_stock(self.config.client_class):
+            self._fault = f"{name} is not asked through a client_class: leave it out"
         # What speaks with a server, as this row has it.
         self._speakers: MutableMapping[Server, UnifiedProvider] = weakref.WeakKeyDictionary()
 
@@ -162,13 +172,8 @@ class GGUFProvider(BaseLLMProvider):
             InvalidRequestError: One of them cannot be.
             ConfigurationError: The row says something that holds for a server which runs elsewhere.
         """
-        if self.config.base_url is not None:
-            raise ConfigurationError(
-                f"{self.config.name} starts its own server, and has no address: leave out base_url ({self.config.base_url}). A server that "
-                "runs already is another provider's"
-            )
-        if not is_stock(self.config.client_class):
-            raise ConfigurationError(f"{self.config.name} is not asked through a client_class: leave it out")
+        if self._fault is not None:
+            raise ConfigurationError(self._fault)
         own: dict[str, Any] = {"n_ctx": EMBEDDING_CONTEXT if embeds else CONTEXT}
         if not options.keys().isdisjoint(SERVER_OPTIONS):
             for name, (fits, remedy) in SERVER_OPTIONS.items():
