@@ -38,6 +38,8 @@ from llm_master import (
 from llm_master.background import run_in_background
 from llm_master.providers import gguf_server
 from llm_master.providers.gguf_server import Server
+from llm_master.transport import session
+from llm_master.transport.session import Session, current_session
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
@@ -540,7 +542,50 @@ async def test_a_port_of_ones_own(llm: QueryLLM, reciting: Path) -> None:
     assert len(running()) == 1
 
 
+@pytest.mark.servers
+async def test_no_proxy_stands_between(llm: QueryLLM, reciting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert (await llm.query(f"gguf/{reciting}", prompt="Hello")).content == SENTENCE
+        assert (await llm.count_tokens(f"gguf/{reciting}", prompt="Hello")).exact
+
+
 # When it stops
+
+
+async def test_failed_starts_leave_nothing_behind() -> None:
+    async with QueryLLM() as llm:
+        for _ in range(3):
+            with pytest.raises(ModelNotFoundError):
+                await llm.query("gguf/x.gguf", prompt="Hello")
+        assert gguf_server._servers == {}
+        assert len(current_session().closers) == 1
+    assert gguf_server._sessions == {}
+
+
+@pytest.mark.servers
+def test_what_a_loop_that_was_just_closed_left_behind_stops_with_the_next(reciting: Path) -> None:
+    name = f"gguf/{reciting}"
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(QueryLLM().query(name, prompt="Hello"))
+    (server,) = running()
+    # The connections as well: the loop's session is nobody's any more.
+    loop.run_until_complete(current_session_of(loop)._http.close())
+    loop.close()
+
+    async def ask() -> None:
+        await QueryLLM().query(name, prompt="Hello")
+        assert running() == [server]
+        assert len(server.users) == 1
+
+    asyncio.run(ask())
+    assert running() == []
+    assert not is_there(process_of(server))
+
+
+def current_session_of(loop: asyncio.AbstractEventLoop) -> Session:
+    return session._sessions[loop]
 
 
 @pytest.mark.servers

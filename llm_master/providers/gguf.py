@@ -71,6 +71,12 @@ _decode_prompt = msgspec.json.Decoder(_Prompt).decode
 _decode_tokens = msgspec.json.Decoder(_Tokens).decode
 
 
+class Speaker(UnifiedProvider):
+    """What speaks with a server of ours."""
+
+    past_proxies = True
+
+
 class GGUFProvider(BaseLLMProvider):
     """``gguf/PATH``. A path may be absolute, relative to the current folder, or begin with ``~``.
 
@@ -90,7 +96,7 @@ class GGUFProvider(BaseLLMProvider):
         elif not is_stock(self.config.client_class):
             self._fault = f"{name} is not asked through a client_class: leave it out"
         # What speaks with a server, as this row has it.
-        self._speakers: MutableMapping[Server, UnifiedProvider] = weakref.WeakKeyDictionary()
+        self._speakers: MutableMapping[Server, Speaker] = weakref.WeakKeyDictionary()
 
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
         """Answer ``messages``; the first call of a file waits until it is loaded."""
@@ -185,11 +191,11 @@ class GGUFProvider(BaseLLMProvider):
                 own[name] = value
         return Wanted(os.path.abspath(os.path.expanduser(model)), embeds, **own)
 
-    def _speaker(self, server: Server) -> UnifiedProvider:
+    def _speaker(self, server: Server) -> Speaker:
         speaker = self._speakers.get(server)
         if speaker is None:
             row = attrs.evolve(self.config, base_url=f"{server.url}/v1", api_key=server.key)
-            speaker = self._speakers[server] = UnifiedProvider(row)
+            speaker = self._speakers[server] = Speaker(row)
         return speaker
 
     async def _ask(self, server: Server, path: str, body: Mapping[str, Any], decode: Callable[[bytes], Any], model: str) -> Any:

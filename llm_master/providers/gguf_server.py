@@ -79,7 +79,7 @@ class Server:
         url: Where it listens, once it does.
         key: What it asks of those who come, since any user of this machine can reach its port. Never shown.
         started: Done when it listens, or failed: its result is ``None``, or what went wrong.
-        users: Sessions of event loops that use it.
+        users: The sessions that use it, each with its event loop.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -89,7 +89,7 @@ class Server:
         self.started: concurrent.futures.Future[LLMError | None] = concurrent.futures.Future()
         # Running, so that a waiter who is cancelled cannot cancel it for the others.
         self.started.set_running_or_notify_cancel()
-        self.users: dict[asyncio.AbstractEventLoop, Session] = {}
+        self.users: dict[Session, asyncio.AbstractEventLoop] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.ended = threading.Event()
         self._stopping = False
@@ -238,6 +238,8 @@ def _how(code: int | None) -> str:
 
 
 _servers: dict[Wanted, Server] = {}
+_sessions: dict[Session, asyncio.AbstractEventLoop] = {}
+"""Those that will say when they are closed."""
 _lock = threading.Lock()
 
 
@@ -249,14 +251,14 @@ async def server_for(wanted: Wanted) -> Server:
         ConfigurationError: It is no model, or not one that llama.cpp can load; the port is taken; the extra is not installed.
         ProviderConnectionError: It was stopped while it loaded.
     """
-    loop = asyncio.get_running_loop()
     session = current_session()
     with _lock:
+        if session not in _sessions:
+            _join(session)
         server = _servers.get(wanted)
         if server is None or server.ended.is_set():
             server = _servers[wanted] = Server(wanted)
-        if server.users.get(loop) is not session:
-            _use(server, loop, session)
+        server.users[session] = _sessions[session]
     if not server.url:
         failure = await asyncio.wrap_future(server.started)
         if failure is not None:
@@ -265,23 +267,31 @@ async def server_for(wanted: Wanted) -> Server:
     return server
 
 
-def _use(server: Server, loop: asyncio.AbstractEventLoop, session: Session) -> None:
-    # A loop that was closed without shutting down its generators uses nothing any more.
-    for old in [known for known in server.users if known.is_closed()]:
-        del server.users[old]
-    server.users[loop] = session
+def _join(session: Session) -> None:
+    """Have the servers that only this session uses stopped when it is closed."""
+    _sessions[session] = asyncio.get_running_loop()
 
     async def leave() -> None:
         with _lock:
-            if server.users.get(loop) is session:
-                del server.users[loop]
-            if server.users:
-                return
-            if _servers.get(server.wanted) is server:
-                del _servers[server.wanted]
-        server.stop()
+            gone = _leave(session)
+        for server in gone:
+            server.stop()
 
     close_with_loop(leave)
+    # A loop that was closed without shutting down its generators left its session behind; whoever it held goes with this one.
+    for old in [known for known, loop in _sessions.items() if loop.is_closed()]:
+        for server in _leave(old):
+            _servers[server.wanted] = server
+            server.users[session] = _sessions[session]
+
+
+def _leave(session: Session) -> list[Server]:
+    """Take a session from all servers; those that nobody uses any more."""
+    _sessions.pop(session, None)
+    gone = [server for server in _servers.values() if server.users.pop(session, None) is not None and not server.users]
+    for server in gone:
+        del _servers[server.wanted]
+    return gone
 
 
 def _stop_all() -> None:
@@ -299,6 +309,7 @@ def _after_fork() -> None:
     for server in _servers.values():
         server.abandon()
     _servers.clear()
+    _sessions.clear()
 
 
 atexit.register(_stop_all)

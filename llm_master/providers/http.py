@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ R = TypeVar("R", bound="LLMResponse | Result")
 
 class HTTPProvider(BaseLLMProvider):
     """A wire format over HTTP. A subclass says what goes out (:meth:`prepare`, :meth:`headers`) and reads what comes back."""
+
+    past_proxies: ClassVar[bool] = False
+    """Whether no proxy of the environment stands between: what is asked is on this machine for certain."""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
@@ -147,6 +150,7 @@ class HTTPProvider(BaseLLMProvider):
             query={**dict(part.split("=", 1) for part in query.split("&") if part), **config.query},
             verify_ssl=config.verify_ssl,
             ca_bundle=config.ca_bundle,
+            direct=self.past_proxies,
         )
 
     def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:

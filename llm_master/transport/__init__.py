@@ -47,7 +47,7 @@ class Answer:
 
 
 class Endpoint:
-    """One URL with what every request to it has in common."""
+    """One URL with what every request to it has in common. ``direct``: past any proxy of the environment."""
 
     __slots__ = ("_headers", "_proxy", "_ssl", "_url", "host")
 
@@ -59,6 +59,7 @@ class Endpoint:
         query: Mapping[str, str] | None = None,
         verify_ssl: bool = True,
         ca_bundle: str | None = None,
+        direct: bool = False,
     ) -> None:
         from aiohttp.http import SERVER_SOFTWARE
         from multidict import CIMultiDict, istr
@@ -78,7 +79,7 @@ class Endpoint:
         }
         self._headers = CIMultiDict({istr(name): value for name, value in {**common, **headers}.items()})
         self._ssl = _ssl_context(verify_ssl=verify_ssl, ca_bundle=ca_bundle)
-        self._proxy = _proxy_for(self._url.scheme, self._url.raw_host or "")
+        self._proxy = None if direct else _proxy_for(self._url.scheme, self._url.raw_host or "")
         self.host = f"{self._url.raw_host}:{self._url.port}"
 
     @property
