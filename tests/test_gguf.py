@@ -191,6 +191,22 @@ async def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("raise SystemExit('no such thing')", "it ended with code 1: no such thing"),
+        ('print(\'{"error": "ImportError: broken"}\')', "ImportError: broken"),
+        ("print('{\"error\": \"x\"}'); raise SystemExit('0.01 W odd\\n0.02 E first\\n0.03 E second')", "first$"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, why: str) -> None:
+    (tmp_path / "x.gguf").write_bytes(HEAD)
+    (tmp_path / "child.py").write_text(program)
+    monkeypatch.setattr(gguf_server, "CHILD", tmp_path / "child.py")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    await refused(ConfigurationError, f"llama.cpp cannot load .*x.gguf: {why}", "x.gguf")
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [
         ("n_ctx", 0),

@@ -113,7 +113,8 @@ class Server:
         """Why it does not answer any more, if it has ended. Waits a moment for the end of one that breaks its connections."""
         if not self.ended.wait(1) or self.process is None:
             return None
-        return f"llama.cpp's server of {self.wanted.path} ended {_how(self.process.returncode)}{self._last_words()}"
+        said = "".join(f": {complaint}" for complaint in self._complaints()[-1:])
+        return f"llama.cpp's server of {self.wanted.path} ended {_how(self.process.returncode)}{said}"
 
     def abandon(self) -> None:
         """Let go of it in a forked child, whose parent's it remains."""
@@ -192,8 +193,11 @@ class Server:
         if self._stopping:
             return self._stopped()
         check_port(wanted.port)
-        how = told.get("error") or f"it ended {_how(process.returncode)}"
-        return ConfigurationError(f"llama.cpp cannot load {wanted.path}{self._last_words() or f': {how}'}")
+        if complaints := self._complaints():
+            why = complaints[0]  # what follows says where that led
+        elif not (why := told.get("error", "")):
+            why = f"it ended {_how(process.returncode)}" + "".join(f": {line}" for line in list(self._said)[-1:])
+        return ConfigurationError(f"llama.cpp cannot load {wanted.path}: {why}")
 
     def _stopped(self) -> LLMError:
         return ProviderConnectionError(f"llama.cpp's server of {self.wanted.path} was stopped while it loaded")
@@ -215,12 +219,8 @@ class Server:
             if _servers.get(self.wanted) is self:
                 del _servers[self.wanted]
 
-    def _last_words(self) -> str:
-        """What it complained of first: what follows says where that led."""
-        complaints = [found[1] or found[2] for line in self._said if (found := _COMPLAINT.match(line))]
-        plain = [line for line in self._said if line.strip()]
-        said = complaints[0] if complaints else plain[-1] if plain else ""
-        return f": {said.strip()[:300]}" if said else ""
+    def _complaints(self) -> list[str]:
+        return [(found[1] or found[2]).strip()[:300] for line in list(self._said) if (found := _COMPLAINT.match(line))]
 
 
 _COMPLAINT = re.compile(r"[0-9.]+ E (.*)|.*(GGML_(?:ASSERT|ABORT).*)")
