@@ -413,6 +413,18 @@ ROWS = {
         skip_cost_calculation=True,
         capabilities=(*_CHAT, "json_mode", "embedding"),
     ),
+    "gguf": ProviderConfig(
+        # gguf/PATH: a model file, answered by llama.cpp in a process of ours.
+        display_name="GGUF file (embedded llama.cpp)",
+        start_command="llm-master query -m gguf/PATH",
+        provider_class="llm_master.providers.gguf:GGUFProvider",
+        requires_key=False,
+        takes_urls=(),
+        embed_batch_size=64,
+        skip_cost_calculation=True,
+        renames={"num_ctx": "n_ctx"},
+        capabilities=("chat", "streaming", "tools", "json_schema", "json_mode", "embedding", "list_models", "count_tokens"),
+    ),
     "mock": ProviderConfig(
         display_name="Mock (embedded, no model)",
         provider_class="llm_master.providers.mock:MockProvider",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from llm_master import LLMConfig, QueryLLM
@@ -11,7 +12,7 @@ from llm_master import LLMConfig, QueryLLM
 async def main(question: str) -> None:
     config = LLMConfig.from_env()
     with_key = [name for name, usable in config.validate().items() if usable and getattr(config, f"{name}_api_key")]
-    model = with_key[0] if with_key else "mock"
+    model = "gguf" if os.environ.get("GGUF_DEFAULT_MODEL") else with_key[0] if with_key else "mock"
     async with QueryLLM() as llm:
         async with llm.stream(model_name=model, prompt=question) as stream:
             async for text in stream:

@@ -25,7 +25,7 @@ PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt \x10\x00\x00\x00" + bytes(24)
 MP4 = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom" + bytes(8)
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
-ELSEWHERE = {"mock": "in this process"}
+ELSEWHERE = {"mock": "in this process", "gguf": "in a process of ours: tests/test_gguf.py"}
 """Rows that are not asked over HTTP, and where they are."""
 
 

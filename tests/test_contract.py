@@ -111,8 +111,8 @@ def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
     return Party(name, f"{name}/any-model", llm, clock, server, format_of(name))
 
 
-# bfl makes images only, and says so in its own tests.
-OVER_HTTP = [name for name in ROWS if name not in ("mock", "bfl")]
+# bfl makes images only, and gguf starts its own server: each has its own tests.
+OVER_HTTP = [name for name in ROWS if name not in ("mock", "bfl", "gguf")]
 
 
 @pytest.fixture(params=OVER_HTTP)

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from servers import llama
 from servers.documented import PDF, silence
 from servers.media import PNG
 
@@ -39,7 +40,7 @@ def everything_answers(documented, monkeypatch, tmp_path):
     """All providers are one server, which answers in each API's shape, and the files that the docs use are there."""
     server = documented
     for row in [*PROVIDER_CONFIGS.values()]:
-        if row.name != "mock":
+        if row.name not in ("mock", "gguf"):
             monkeypatch.setenv(base_variable(row), server.base_url)
             monkeypatch.setenv(key_variables(row)[0], "a-key-for-the-docs")
     monkeypatch.setenv("ACME_API_BASE", server.base_url)
@@ -77,6 +78,7 @@ ASKED = {
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks
     "discovery.md": {"/models"},  # of the others; its code starts the server that it asks most
+    "local.md": set(),  # it asks a model file
     "limits.md": set(),  # its code starts the server that it asks
     "routes.md": set(),  # it asks the embedded mock
     "observe.md": set(),  # its code starts the server that it asks
@@ -85,9 +87,19 @@ ASKED = {
 """What a page's code asks for, at least."""
 
 
+def write_model(folder):
+    """The model file that docs/local.md asks."""
+    if (missing := llama.installed()) is not None:
+        pytest.skip(missing)
+    (folder / "models").mkdir()
+    llama.write_reciting_model(folder / "models" / "tiny.gguf")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_blocks_run(page, everything_answers, monkeypatch):
+def test_python_blocks_run(page, everything_answers, monkeypatch, tmp_path):
     """The blocks of a page are one program."""
+    if page.name == "local.md":
+        write_model(tmp_path)
     if page.name == "langchain.md":
         pytest.importorskip("langchain_core", reason="the extra langchain is not installed")
     if page.name == "observe.md":
@@ -116,6 +128,8 @@ def test_python_blocks_run(page, everything_answers, monkeypatch):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.name)
 def test_shell_blocks_run(page, everything_answers, tmp_path):
+    if page.name == "local.md":
+        write_model(tmp_path)
     commands = tmp_path / "bin"
     commands.mkdir()
     (commands / "llm-master").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llm_master "$@"\n')

@@ -379,6 +379,7 @@ def test_only_rows_that_stand_for_a_server_of_ones_own_need_no_key():
         "vllm",
         "llamacpp",
         "lmstudio",
+        "gguf",
         "mock",
         "local",
         "openai_compatible",

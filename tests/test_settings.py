@@ -48,7 +48,7 @@ def test_the_key_of_every_row_is_read_from_its_variable(name, monkeypatch):
     monkeypatch.setenv(f"{name.upper()}_API_KEY", KEY)
     assert key_of(name) == KEY
     assert getattr(LLMConfig(), f"{name}_api_key") == KEY
-    assert LLMConfig.from_env().validate()[name] is (PROVIDER_CONFIGS[name].base_url is not None or name == "mock")
+    assert LLMConfig.from_env().validate()[name] is (PROVIDER_CONFIGS[name].base_url is not None or name in ("mock", "gguf"))
 
 
 @each_row
@@ -313,7 +313,7 @@ def test_an_environment_may_be_given_and_then_nothing_else_is_read(monkeypatch, 
 def test_validate_says_for_each_provider_whether_it_could_be_asked():
     found = LLMConfig(environment={"OPENAI_API_KEY": KEY, "AZURE_API_KEY": KEY}).validate()
     assert set(found) == set(ROWS)
-    assert {name for name, ready in found.items() if ready} == {"openai", "ollama", "vllm", "llamacpp", "lmstudio", "mock"}
+    assert {name for name, ready in found.items() if ready} == {"openai", "ollama", "vllm", "llamacpp", "lmstudio", "mock", "gguf"}
     with_address = LLMConfig(environment={"AZURE_API_KEY": KEY, "AZURE_API_BASE": "https://acme.example/openai/v1"}).validate()
     assert with_address["azure"] is True
 
