@@ -54,18 +54,25 @@ ROWS = {
         base_url="https://openrouter.ai/api/v1",
         takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         default_model="openai/gpt-6-luna",
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:responses"
+        },  # https://openrouter.ai/docs/api/reference/responses/overview
+        # Signed thoughts, which tool calls need; files that it has read need not be read again.
+        returns=("reasoning_details", "annotations"),
         supports_caching=True,
     ),
     "groq": ProviderConfig(
         display_name="Groq",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://console.groq.com/docs/responses-api
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
         structured_output="json_object",
     ),
     "mistral": ProviderConfig(
         display_name="Mistral",
         telemetry_name="mistral_ai",
+        provider_class="llm_master.providers.mistral:MistralProvider",
         base_url="https://api.mistral.ai/v1",
         prefixes=(
             "mistral-",
@@ -79,6 +86,7 @@ ROWS = {
             "open-mixtral-",
         ),
         default_model="mistral-small-latest",
+        returns=("content",),  # with its thoughts: https://docs.mistral.ai/capabilities/reasoning
         # Of inputs it refuses more than 256, and more than 16,384 tokens together.
         embed_batch_size=128,
         embed_batch_tokens=10_000,
@@ -87,9 +95,14 @@ ROWS = {
     ),
     "deepseek": ProviderConfig(
         display_name="DeepSeek",
+        provider_class="llm_master.providers.thinking:ThinkingProvider",
         base_url="https://api.deepseek.com",
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:responses"
+        },  # https://api-docs.deepseek.com/api/create-response
+        returns=("reasoning_content",),
         # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
         structured_output="json_object",
         takes_urls=(),
@@ -108,6 +121,7 @@ ROWS = {
         api_key_env=("FIREWORKS_AI_API_KEY",),
         prefixes=("accounts/fireworks/",),
         default_model="accounts/fireworks/models/gpt-oss-120b",
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://docs.fireworks.ai/guides/response-api
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
@@ -115,6 +129,7 @@ ROWS = {
         api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
         prefixes=("sonar", "pplx-"),
         default_model="sonar",
+        reasoning_tag="think",  # https://docs.perplexity.ai/getting-started/models/models/sonar-reasoning-pro
     ),
     "cerebras": ProviderConfig(
         display_name="Cerebras",
@@ -129,14 +144,17 @@ ROWS = {
         api_key_env=("GROK_API_KEY",),
         prefixes=("grok-",),
         default_model="grok-4.3",
+        generate_map={"responses/{model}": "llm_master.providers.xai:XAIResponsesProvider"},
         supports_caching=True,
     ),
     "moonshot": ProviderConfig(
         display_name="Moonshot AI",
+        provider_class="llm_master.providers.thinking:ThinkingProvider",
         base_url="https://api.moonshot.ai/v1",
         api_key_env=("KIMI_API_KEY",),
         prefixes=("kimi-", "moonshot-"),
         default_model="kimi-k2.6",
+        returns=("reasoning_content",),
         # Images as base64 or as uploaded files: https://platform.kimi.ai/docs/guide/use-kimi-vision-model
         takes_urls=(),
         # Of older models only JSON mode is documented.
@@ -149,6 +167,7 @@ ROWS = {
         api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
         prefixes=("glm-",),
         default_model="glm-5.3-flash",
+        returns=("reasoning_content",),  # https://docs.z.ai/guides/capabilities/thinking-mode
         # https://docs.z.ai/guides/capabilities/struct-output
         structured_output="json_object",
         supports_caching=True,
@@ -165,6 +184,9 @@ ROWS = {
         base_url="https://router.huggingface.co/v1",
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
         default_model="openai/gpt-oss-120b",
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:responses"
+        },  # https://huggingface.co/docs/inference-providers/guides/responses-api
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
@@ -277,6 +299,7 @@ ROWS = {
         base_url_env=("OLLAMA_HOST",),
         default_path="/v1",
         requires_key=False,
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://docs.ollama.com/api/openai-compatibility
         takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
@@ -286,6 +309,9 @@ ROWS = {
         base_url="http://localhost:8000/v1",
         default_path="/v1",
         requires_key=False,
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:responses"
+        },  # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
         skip_cost_calculation=True,
     ),
     "llamacpp": ProviderConfig(
@@ -294,6 +320,7 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LLAMA_API_KEY",),
         requires_key=False,
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},
         takes_urls=(),  # it may have been built without the means to fetch
         default_model="default",
         skip_cost_calculation=True,
@@ -304,6 +331,9 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LM_API_TOKEN",),
         requires_key=False,
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:responses"
+        },  # https://lmstudio.ai/docs/developer/openai-compat/responses
         takes_urls=(),
         skip_cost_calculation=True,
     ),

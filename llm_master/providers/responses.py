@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -66,6 +66,9 @@ class ResponsesProvider(HTTPProvider):
     """
 
     takes_urls = frozenset({"image", "file"})
+
+    call_types: ClassVar[tuple[str, ...]] = answer.CALLS
+    """Types of items that are calls for the caller to answer."""
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
@@ -131,11 +134,11 @@ class ResponsesProvider(HTTPProvider):
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
-        return answer.read_answer(body, status=status, request_id=request_id, model=model)
+        return answer.read_answer(body, status=status, request_id=request_id, model=model, call_types=self.call_types)
 
     def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
         """What makes events of a stream's pieces."""
-        return ResponseReader(model, status, request_id)
+        return ResponseReader(model, status, request_id, self.call_types)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``x-ratelimit-*`` headers."""

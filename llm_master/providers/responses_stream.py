@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -49,8 +49,9 @@ class _Call:
 class ResponseReader(StreamReader):
     """Events of one stream. Text comes from the deltas; whatever they left out, from the response at the end."""
 
-    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+    def __init__(self, model: str, status: int | None, request_id: str | None, call_types: Collection[str] = answer.CALLS) -> None:
         super().__init__(model, status, request_id)
+        self._call_types = call_types
         self._usage: Usage | None = None
         self._length = 0
         self._begin = 0
@@ -117,7 +118,7 @@ class ResponseReader(StreamReader):
         done = kind == _ITEMS[1]
         # The place is kept from the beginning: items may end in another order.
         self._items[key] = item if done else None
-        if item.get("type") in answer.CALLS:
+        if item.get("type") in self._call_types:
             yield from self._call(item, done=done)
             self._open[key] = self._calls[answer.call_id(item)]
 
@@ -148,13 +149,13 @@ class ResponseReader(StreamReader):
         self.wire.body = body
         items = wire.output or [item for item in self._items.values() if item is not None]
         whole = LLMResponse("", self.model, self._usage or Usage())
-        answer.fill(whole, items)
+        answer.fill(whole, items, self._call_types)
         if self._thought is None and whole.reasoning:
             yield ReasoningDelta(whole.reasoning)
         if not self._length and not self._refused and whole.content:
             yield whole.content
         for item in items:
-            if item.get("type") in answer.CALLS:
+            if item.get("type") in self._call_types:
                 yield from self._call(item, done=True)
         self._end = StreamEnd(
             finish_reason=answer.finish_reason(wire, calls=bool(self._calls)),
@@ -173,7 +174,8 @@ class ResponseReader(StreamReader):
 
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
-        return answer.read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
+        status, named = self.wire.status or 200, self.wire.request_id
+        return answer.read_answer(body, status=status, request_id=named, model=self.model, call_types=self._call_types)
 
     def end(self) -> StreamEnd:
         """The last event.
