@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from servers.format_chat_kin import MISTRAL
 from servers.formats import ANTHROPIC, CHAT, GEMINI, RESPONSES, Call, Format, Said
 from servers.scripted import ScriptedServer
 
@@ -21,6 +22,7 @@ ROWS: dict[str, tuple[str, Format]] = {
     "gemini": ("gemini/gemini-2.5-flash", GEMINI),
     "vertex": ("vertex/gemini-2.5-flash", GEMINI),
     "acme": ("acme/gpt-5", RESPONSES),
+    "mistral": ("mistral/mistral-large-latest", MISTRAL),
 }
 
 SYSTEM = "You look at pictures and plan journeys. Réponds brièvement."
