@@ -27,14 +27,18 @@ class MistralChat(ChatCompletions):
         for message in body["messages"]:
             assert message["role"] in ("system", "user", "assistant", "tool"), message["role"]
             for call in message.get("tool_calls") or ():
-                assert re.fullmatch("[a-zA-Z0-9]{9}", call["id"]), f"Tool call id was {call['id']} but must be a-z, A-Z, 0-9, with a length of 9."
+                assert re.fullmatch("[a-zA-Z0-9]{9}", call["id"]), (
+                    f"Tool call id was {call['id']} but must be a-z, A-Z, 0-9, with a length of 9."
+                )
                 names[call["id"]] = call["function"]["name"]
             if message["role"] == "tool":
                 assert message["tool_call_id"] in names, f"Unexpected tool call id {message['tool_call_id']} in tool results"
             content = message.get("content")
             if isinstance(content, list):
                 for part in content:
-                    assert part["type"] in ("text", "image_url", "document_url", "input_audio", "file", "thinking", "reference"), part["type"]
+                    assert part["type"] in ("text", "image_url", "document_url", "input_audio", "file", "thinking", "reference"), part[
+                        "type"
+                    ]
                 message = {**message, "content": [part for part in content if part["type"] in ("text", "image_url")]}
             plain.append(message)
         said = super().read(path, {**body, "messages": plain})
