@@ -39,7 +39,9 @@ class MistralChat(ChatCompletions):
                     assert part["type"] in ("text", "image_url", "document_url", "input_audio", "file", "thinking", "reference"), part[
                         "type"
                     ]
-                message = {**message, "content": [part for part in content if part["type"] in ("text", "image_url")]}
+                shown = [part for part in content if part["type"] == "text" or "data:" in str(part.get("image_url"))]
+                message = {**message, "content": shown}
+            message = {key: value for key, value in message.items() if key != "prefix"}
             plain.append(message)
         said = super().read(path, {**body, "messages": plain})
         # Whichever id a call had, its result is that of its function.
