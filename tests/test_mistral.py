@@ -230,7 +230,7 @@ async def test_documents_images_and_recordings(llm: QueryLLM, server: ScriptedSe
     assert body["messages"][0]["content"] == [
         {"type": "document_url", "document_url": pdf, "document_name": "a.pdf"},
         {"type": "file", "file_id": "c0ffee"},
-        {"type": "document_url", "document_url": "https://example.com/b.pdf"},
+        {"type": "document_url", "document_url": "https://example.com/b.pdf", "document_name": "b.pdf"},
         {"type": "document_url", "document_url": "https://example.com/c.pdf"},
         {"type": "input_audio", "input_audio": wav},
         {"type": "input_audio", "input_audio": "https://example.com/d.mp3"},
@@ -253,7 +253,11 @@ async def test_its_own_options_and_messages(llm: QueryLLM, server: ScriptedServe
 
 async def test_what_the_caller_gave_is_not_changed(llm: QueryLLM, server: ScriptedServer) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    messages = [HI, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "call_1", "content": "x"}]
+    messages = [
+        HI,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "x"},
+    ]
     before = json.dumps(messages)
     await sent(llm, server, *messages)
     assert json.dumps(messages) == before

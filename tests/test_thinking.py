@@ -137,7 +137,13 @@ async def test_no_money_is_no_money(llm: QueryLLM, server: ScriptedServer) -> No
 
 
 async def test_cache_hits_and_what_a_search_found(llm: QueryLLM, server: ScriptedServer) -> None:
-    usage = {"prompt_tokens": 100, "completion_tokens": 9, "total_tokens": 109, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 9,
+        "total_tokens": 109,
+        "prompt_cache_hit_tokens": 64,
+        "prompt_cache_miss_tokens": 36,
+    }
     server.answer_json({**CHAT.answer("Warm."), "usage": usage})
     assert (await llm.query("deepseek/deepseek-flash", [HI])).usage.cached_tokens == 64
     # https://docs.z.ai/guides/tools/web-search

@@ -34,6 +34,7 @@ class ChunkReader(StreamReader):
         self._kept: dict[str, list[Any]] = {}
         self._executed: extras.ExecutedTools | None = None
         self._others_worked = False
+        self._stepped = False
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._citations: list[Citation] = []
@@ -133,7 +134,10 @@ class ChunkReader(StreamReader):
             content, thinking = fmt.split_content(content)
             reasoning = reasoning or thinking
         if not reasoning and delta.reasoning_steps:
-            reasoning = extras.thoughts(delta.reasoning_steps)
+            thought = extras.thoughts(delta.reasoning_steps)
+            # Steps are paragraphs, and come without what parts them.
+            reasoning = f"\n\n{thought}" if thought and self._stepped else thought
+            self._stepped = self._stepped or bool(thought)
         if self._returns:
             self._keep(delta)
         if reasoning.__class__ is str and reasoning:
