@@ -129,6 +129,7 @@ ROWS = {
         api_key_env=("PPLX_API_KEY", "PERPLEXITYAI_API_KEY"),
         prefixes=("sonar", "pplx-"),
         default_model="sonar",
+        generate_map={"responses/{model}": "llm_master.providers.perplexity:PerplexityResponsesProvider"},
         reasoning_tag="think",  # https://docs.perplexity.ai/getting-started/models/models/sonar-reasoning-pro
     ),
     "cerebras": ProviderConfig(

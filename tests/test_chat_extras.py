@@ -102,6 +102,32 @@ async def test_steps_of_research_are_reasoning(llm: QueryLLM, server: ScriptedSe
     assert [answer.reasoning for answer in answers] == ["I search.\n\nI read."] * 2
 
 
+async def test_its_agent_api(llm: QueryLLM, server: ScriptedServer) -> None:
+    part = {"type": "output_text", "text": "Many.", "annotations": []}
+    items = [
+        {"type": "search_results", "queries": ["stars"], "results": [{**RESULTS[0], "id": 1}]},
+        {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]},
+    ]
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "cost": {"currency": "USD", "total_cost": 0.0123}}
+    whole = {"id": "resp_1", "object": "response", "status": "completed", "model": "openai/gpt-5", "output": items, "usage": usage}
+    answers = await both_ways(
+        llm,
+        server,
+        "perplexity/responses/openai/gpt-5",
+        whole,
+        {"type": "response.created", "response": {**whole, "status": "in_progress", "output": [], "usage": None}},
+        {"type": "response.reasoning.started", "thought": "I search."},
+        {"type": "response.reasoning.search_results", "results": RESULTS},
+        {"type": "response.output_text.delta", "delta": "Many.", "output_index": 1, "content_index": 0},
+        {"type": "response.completed", "response": whole},
+    )
+    for answer in answers:
+        assert (answer.content, answer.cost) == ("Many.", Decimal("0.0123"))
+        assert [(note.url, note.title, note.text) for note in answer.citations] == [("https://example.com/stars", "Stars", "Many.")]
+    assert {request.path for request in server.requests} == {"/v1/v1/responses"}
+    assert server.requests[-1].json["model"] == "openai/gpt-5"
+
+
 def test_every_documented_option_is_let_through() -> None:
     for name in KNOWN_OPTIONS:
         check_names({name: 1})

@@ -147,6 +147,7 @@ def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collect
     plain = True
     texts: list[str] = []
     thoughts: list[str] = []
+    pages: list[Citation] = []
     begin = searches = 0
     for item in items:
         kind = item.get("type")
@@ -178,9 +179,12 @@ def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collect
                     response.usage.others_worked = True  # the model that drew it has tokens and prices of its own
             elif kind in ("code_interpreter_call", "file_search_call"):
                 response.usage.others_worked = True  # each has a fee of its own, which nothing here counts
+            elif kind == "search_results":
+                pages += fmt.read_citations(None, item.get("results"))
             elif kind == "web_search_call":
                 action = item.get("action")
                 searches += item.get("status") == "completed" and isinstance(action, dict) and action.get("type") == "search"
+    response.citations = response.citations or pages  # what a search found, where the text names none of it
     response.content = "".join(texts)
     response.reasoning = "\n\n".join(thoughts) or None
     if searches:
