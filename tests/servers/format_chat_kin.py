@@ -64,3 +64,15 @@ class ThinkingChat(ChatCompletions):
 
 
 MISTRAL, THINKING = MistralChat(), ThinkingChat()
+
+
+def beside_the_text(model: str, text: str) -> dict[str, Any]:
+    """What a message of this model holds beside role and content, or instead of it."""
+    if model.startswith(("deepseek", "glm", "kimi", "acme-thinker")):
+        return {"reasoning_content": "Thought about it."}
+    if model.startswith("anthropic/"):
+        details = [{"type": "reasoning.text", "text": "Thought about it.", "signature": "c2ln", "index": 0}]
+        return {"reasoning": "Thought about it.", "reasoning_details": details}
+    if model.startswith("sonar-reasoning"):
+        return {"content": f"<think>\nThought about it.\n</think>\n\n{text}"}
+    return {}
