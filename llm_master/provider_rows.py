@@ -65,7 +65,7 @@ ROWS = {
         display_name="Groq",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
-        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://console.groq.com/docs/responses-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},  # https://console.groq.com/docs/responses-api
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
         structured_output="json_object",
     ),
@@ -100,7 +100,7 @@ ROWS = {
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
         generate_map={
-            "responses/{model}": "llm_master.generators.responses:responses"
+            "responses/{model}": "llm_master.generators.responses:open_responses"
         },  # https://api-docs.deepseek.com/api/create-response
         returns=("reasoning_content",),
         # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
@@ -121,7 +121,9 @@ ROWS = {
         api_key_env=("FIREWORKS_AI_API_KEY",),
         prefixes=("accounts/fireworks/",),
         default_model="accounts/fireworks/models/gpt-oss-120b",
-        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://docs.fireworks.ai/guides/response-api
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:open_responses"
+        },  # https://docs.fireworks.ai/guides/response-api
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
@@ -186,7 +188,7 @@ ROWS = {
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
         default_model="openai/gpt-oss-120b",
         generate_map={
-            "responses/{model}": "llm_master.generators.responses:responses"
+            "responses/{model}": "llm_master.generators.responses:open_responses"
         },  # https://huggingface.co/docs/inference-providers/guides/responses-api
     ),
     "cohere": ProviderConfig(
@@ -300,7 +302,9 @@ ROWS = {
         base_url_env=("OLLAMA_HOST",),
         default_path="/v1",
         requires_key=False,
-        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},  # https://docs.ollama.com/api/openai-compatibility
+        generate_map={
+            "responses/{model}": "llm_master.generators.responses:open_responses"
+        },  # https://docs.ollama.com/api/openai-compatibility
         takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
@@ -311,7 +315,7 @@ ROWS = {
         default_path="/v1",
         requires_key=False,
         generate_map={
-            "responses/{model}": "llm_master.generators.responses:responses"
+            "responses/{model}": "llm_master.generators.responses:open_responses"
         },  # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
         skip_cost_calculation=True,
     ),
@@ -321,7 +325,7 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LLAMA_API_KEY",),
         requires_key=False,
-        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),  # it may have been built without the means to fetch
         default_model="default",
         skip_cost_calculation=True,
@@ -333,7 +337,7 @@ ROWS = {
         api_key_env=("LM_API_TOKEN",),
         requires_key=False,
         generate_map={
-            "responses/{model}": "llm_master.generators.responses:responses"
+            "responses/{model}": "llm_master.generators.responses:open_responses"
         },  # https://lmstudio.ai/docs/developer/openai-compat/responses
         takes_urls=(),
         skip_cost_calculation=True,

@@ -275,6 +275,38 @@ async def test_tools_that_ran_by_themselves(llm: QueryLLM, server: ScriptedServe
         assert answer.usage.others_worked and answer.cost is None
 
 
+# Responses over many rows
+
+
+@pytest.mark.parametrize(
+    ("row", "encrypted"),
+    [
+        ("openrouter", True),
+        ("xai", True),
+        ("groq", False),
+        ("deepseek", False),
+        ("huggingface", False),
+        ("vllm", False),
+        ("lmstudio", False),
+    ],
+)
+async def test_responses_of_a_row(server: ScriptedServer, row: str, encrypted: bool) -> None:
+    """Where the reasoning is shown itself, nobody asks for it encrypted: some refuse that."""
+    llm = QueryLLM(LLMConfig(environment={f"{row.upper()}_API_BASE": server.base_url, f"{row.upper()}_API_KEY": KEY}))
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    part = {"type": "output_text", "text": "Hi.", "annotations": []}
+    items = [thought, {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}]
+    whole = {"id": "r", "object": "response", "status": "completed", "model": "m", "output": items, "usage": None}
+    server.answer_json(whole, times=None)
+    answer = await llm.query(f"{row}/responses/maker/model", [HI], store=False, max_tokens=9)
+    assert (answer.content, answer.reasoning, answer.provider) == ("Hi.", "Hm.", row)
+    await llm.query(f"{row}/responses/maker/model", [HI, json.loads(json.dumps(answer.message)), HI])
+    first, second = server.requests
+    assert (first.path, first.json["model"], first.json["max_output_tokens"]) == ("/v1/responses", "maker/model", 9)
+    assert ("include" in first.json) is encrypted
+    assert second.json["input"][1:3] == items
+
+
 # Rows
 
 

@@ -70,6 +70,9 @@ class ResponsesProvider(HTTPProvider):
     call_types: ClassVar[tuple[str, ...]] = answer.CALLS
     """Types of items that are calls for the caller to answer."""
 
+    encrypts: ClassVar[bool] = True
+    """Whether reasoning that is not stored must be asked for in its encrypted form, because it is shown in no other."""
+
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         continued = "previous_response_id" in options or "conversation" in options
@@ -126,7 +129,7 @@ class ResponsesProvider(HTTPProvider):
                 result.unsupported.append(name)
             else:
                 out[name] = value  # the same here, one of this API's own, or new: the API says so if it is not
-        if options.get("store") is False and not _WITHOUT_REASONING.search(model):
+        if options.get("store") is False and self.encrypts and not _WITHOUT_REASONING.search(model):
             include.append(ENCRYPTED_REASONING)
         if include:
             out["include"] = list(dict.fromkeys(include))
