@@ -54,9 +54,8 @@ ROWS = {
         base_url="https://openrouter.ai/api/v1",
         takes_urls=("image", "file"),  # https://openrouter.ai/docs/features/multimodal/pdfs
         default_model="openai/gpt-6-luna",
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:responses"
-        },  # https://openrouter.ai/docs/api/reference/responses/overview
+        # https://openrouter.ai/docs/api/reference/responses/overview
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},
         # Signed thoughts, which tool calls need; files that it has read need not be read again.
         returns=("reasoning_details", "annotations"),
         supports_caching=True,
@@ -65,7 +64,8 @@ ROWS = {
         display_name="Groq",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
-        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},  # https://console.groq.com/docs/responses-api
+        # https://console.groq.com/docs/responses-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
         structured_output="json_object",
     ),
@@ -99,9 +99,8 @@ ROWS = {
         base_url="https://api.deepseek.com",
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://api-docs.deepseek.com/api/create-response
+        # https://api-docs.deepseek.com/api/create-response
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         returns=("reasoning_content",),
         # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
         structured_output="json_object",
@@ -121,9 +120,8 @@ ROWS = {
         api_key_env=("FIREWORKS_AI_API_KEY",),
         prefixes=("accounts/fireworks/",),
         default_model="accounts/fireworks/models/gpt-oss-120b",
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://docs.fireworks.ai/guides/response-api
+        # https://docs.fireworks.ai/guides/response-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
@@ -187,9 +185,8 @@ ROWS = {
         base_url="https://router.huggingface.co/v1",
         api_key_env=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACEHUB_API_TOKEN"),
         default_model="openai/gpt-oss-120b",
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://huggingface.co/docs/inference-providers/guides/responses-api
+        # https://huggingface.co/docs/inference-providers/guides/responses-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
@@ -302,9 +299,8 @@ ROWS = {
         base_url_env=("OLLAMA_HOST",),
         default_path="/v1",
         requires_key=False,
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://docs.ollama.com/api/openai-compatibility
+        # https://docs.ollama.com/api/openai-compatibility
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
@@ -314,9 +310,8 @@ ROWS = {
         base_url="http://localhost:8000/v1",
         default_path="/v1",
         requires_key=False,
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+        # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         skip_cost_calculation=True,
     ),
     "llamacpp": ProviderConfig(
@@ -336,9 +331,8 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LM_API_TOKEN",),
         requires_key=False,
-        generate_map={
-            "responses/{model}": "llm_master.generators.responses:open_responses"
-        },  # https://lmstudio.ai/docs/developer/openai-compat/responses
+        # https://lmstudio.ai/docs/developer/openai-compat/responses
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),
         skip_cost_calculation=True,
     ),

@@ -244,6 +244,18 @@ async def test_refusals(llm: QueryLLM, server: ScriptedServer, status: int, erro
         await llm.query(MODEL, [HI])
 
 
+async def test_an_object_of_the_sdk_takes_its_reasoning_along(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENROUTER_API_BASE", server.base_url)
+    server.answer_json(message(reasoning="The user greets me.", reasoning_details=[THOUGHT]))
+    server.answer_json(CHAT.answer("ok"))
+    async with llm_master.RotatingClient(api_keys={"openrouter": [KEY]}) as client:
+        completion = await client.acompletion(model=MODEL, messages=[HI])
+        said = completion.choices[0].message
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "x"}
+        await client.acompletion(model=MODEL, messages=[HI, said, result])
+    assert server.requests[-1].json["messages"][1]["reasoning_details"] == [THOUGHT]
+
+
 async def test_constructed_by_hand(server: ScriptedServer) -> None:
     PROVIDER_CONFIGS["openrouter"] = {"base_url": server.base_url, "returns": ("reasoning_details",)}
     provider = llm_master.OpenRouterProvider(KEY, {"X-Title": "Acme"})
