@@ -307,6 +307,23 @@ async def test_responses_of_a_row(server: ScriptedServer, row: str, encrypted: b
     assert second.json["input"][1:3] == items
 
 
+async def test_citations_of_other_kinds(llm: QueryLLM, server: ScriptedServer) -> None:
+    notes = [
+        {"type": "document_citation", "document_citation": {"document_id": "doc-1", "start_index": 0, "end_index": 3}},
+        {"type": "function_citation", "function_citation": {"tool_call_id": "call_1", "start_index": 4, "end_index": 6}},
+        {"type": "url_citation", "url": "https://example.com", "title": "E", "start_index": 0, "end_index": 3},
+        *({"type": "file", "file": {"name": "a.pdf"}}, {"type": 5}, {"type": "url_citation", "url_citation": None}, None),
+    ]
+    whole = CHAT.answer("Yes it is.")
+    whole["choices"][0]["message"]["annotations"] = notes
+    for answer in await both_ways(llm, server, "groq/m", whole, chunk({"annotations": notes}), *CHAT.stream("Yes it is.")):
+        assert [(note.url, note.title, note.start, note.end) for note in answer.citations] == [
+            (None, "doc-1", 0, 3),
+            (None, "call_1", 4, 6),
+            ("https://example.com", "E", 0, 3),
+        ]
+
+
 # Rows
 
 

@@ -518,6 +518,13 @@ def test_any_answer_is_the_same_streamed_or_not(output: list[Any], cut: int, ser
     assert assembled(*read_stream(sse(*events).encode())) == parts_of(read(whole))
 
 
+def test_the_text_of_a_custom_tool_comes_in_pieces() -> None:
+    whole = response(said("Let me see."), CUSTOM)
+    deltas, _ = read_stream(sse(*events_of(whole, cut=5)).encode())
+    pieces = [delta.arguments for delta in deltas if isinstance(delta, ToolCallDelta)]
+    assert len(pieces) > 3 and json.loads("".join(pieces)) == {"input": CUSTOM["input"]}
+
+
 def test_an_event_may_be_named_outside_its_data_only() -> None:
     whole = response(THOUGHT, said("Hello"), WEATHER)
     events = events_of(whole, cut=2)

@@ -326,12 +326,15 @@ def read_citations(annotations: Any, sources: Any) -> list[Citation]:
     """Sources of an answer: its URL annotations, or else the provider's own list of addresses or search results."""
     found = []
     for note in annotations if isinstance(annotations, list) else ():
-        cited = note.get("url_citation") if isinstance(note, dict) and note.get("type") == "url_citation" else None
+        kind = note.get("type") if isinstance(note, dict) else None
+        if not isinstance(kind, str) or not kind.endswith("_citation"):
+            continue
+        cited = note.get(kind, note)  # some put it into an object of its own
         if isinstance(cited, dict):
             found.append(
                 Citation(
                     cited.get("url"),
-                    cited.get("title"),
+                    cited.get("title") or cited.get("document_id") or cited.get("tool_call_id"),
                     text=cited.get("content"),
                     # Some say 0 and 0 where they do not know.
                     start=_count(cited.get("start_index")) if cited.get("end_index") else None,

@@ -40,10 +40,11 @@ _event = msgspec.json.Decoder(WireEvent).decode
 
 @attrs.define
 class _Call:
-    """A call of the stream: its place among them, and whether its arguments have been handed out."""
+    """A call of the stream: its place among them, whether its arguments have been handed out, and how they end."""
 
     position: int
     said: bool = False
+    rest: str = ""
 
 
 class ResponseReader(StreamReader):
@@ -109,6 +110,12 @@ class ResponseReader(StreamReader):
             if (call := self._open.get(_key(event))) is not None:
                 call.said = True
                 yield ToolCallDelta(call.position, arguments=delta)
+        elif kind == "response.custom_tool_call_input.delta":
+            if (call := self._open.get(_key(event))) is not None:
+                # Bare text, which becomes the argument "input".
+                text = msgspec.json.encode(delta).decode()[1:-1]
+                yield ToolCallDelta(call.position, arguments=text if call.said else f'{{"input":"{text}')
+                call.said, call.rest = True, '"}'
         elif kind == "response.refusal.delta" and not self._length:
             self._refused = True
             yield delta
@@ -132,6 +139,9 @@ class ResponseReader(StreamReader):
         if done and not call.said and (arguments := answer.arguments(item)):
             call.said = True
             yield ToolCallDelta(call.position, arguments=arguments)
+        if done and call.rest:
+            yield ToolCallDelta(call.position, arguments=call.rest)
+            call.rest = ""
 
     def _whole_response(self, kind: Any, body: bytes) -> Iterator[str | StreamEvent]:
         wire = answer.read_response(body)
