@@ -231,7 +231,7 @@ async def test_a_search_of_x_is_nothing_to_answer(llm: QueryLLM, server: Scripte
     for answer in answers:
         assert (answer.content, answer.tool_calls, answer.finish_reason) == ("Hi.", [], "stop")
         assert answer.cost == Decimal("0.005")
-        assert answer.native == {"format": "responses", "content": items}
+        assert answer.native == {"format": "responses", "by": "xai", "content": items}
     assert {request.path for request in server.requests} == {"/v1/responses"}
 
 

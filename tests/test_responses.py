@@ -247,7 +247,7 @@ def test_everything_that_an_answer_may_hold() -> None:
     assert answer.content[9:14] == " Now:"
     (image,) = answer.images
     assert (image.data, image.media_type, image.revised_prompt) == (PIXEL, "image/png", "A dot")
-    assert answer.native == {"format": "responses", "content": EVERYTHING}
+    assert answer.native == {"format": "responses", "by": "acme", "content": EVERYTHING}
     assert answer.wire is not None
     assert (answer.wire.status, answer.wire.request_id, answer.wire.service_tier) == (200, "req_1", "default")
 
@@ -306,7 +306,7 @@ def test_what_our_message_can_say_needs_no_native_form() -> None:
         [THOUGHT, WEATHER],
         [{"id": "mcpr_1", "type": "mcp_approval_request", "name": "n", "arguments": "{}", "server_label": "s"}],
     ):
-        assert read(response(*items)).native == {"format": "responses", "content": items}
+        assert read(response(*items)).native == {"format": "responses", "by": "acme", "content": items}
 
 
 def test_arguments_that_are_no_json_are_a_tool_call_all_the_same() -> None:
@@ -693,6 +693,26 @@ async def test_what_another_provider_kept_is_left_out(llm: QueryLLM, server: Scr
         {"role": "user", "content": "?"},
     )
     assert body["input"][1] == {"type": "message", "role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+async def test_what_another_server_of_the_same_api_kept_is_said_in_our_words(llm: QueryLLM, server: ScriptedServer, how: str) -> None:
+    """Ids and encrypted thoughts are of use only where they come from."""
+    PROVIDER_CONFIGS["other"] = ProviderConfig(provider_class=ResponsesProvider, base_url=server.base_url, api_key=KEY)
+    whole = response(THOUGHT, said("Let me see."), WEATHER, TIME)
+    if how == "whole":
+        server.answer_json(whole)
+        answer = await llm.query("other/gpt-5", prompt="hi")
+    else:
+        server.answer_sse(sse(*events_of(whole, cut=6)))
+        answer = await streamed(llm, "other/gpt-5", prompt="hi")
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "x"} for call in answer.tool_calls]
+    messages = [{"role": "user", "content": "hi"}, json.loads(json.dumps(answer.message)), *results]
+    assert (await sent(llm, server, *messages, model="other/gpt-5"))["input"][1:5] == whole["output"]
+    assert (await sent(llm, server, *messages))["input"][1:4] == [
+        {"type": "message", "role": "assistant", "content": "Let me see."},
+        *({key: item[key] for key in ("type", "call_id", "name", "arguments")} for item in (WEATHER, TIME)),
+    ]
 
 
 async def test_items_of_the_apis_own_go_through(llm: QueryLLM, server: ScriptedServer) -> None:

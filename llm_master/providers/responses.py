@@ -76,7 +76,7 @@ class ResponsesProvider(HTTPProvider):
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         continued = "previous_response_id" in options or "conversation" in options
-        body: dict[str, Any] = {"model": model, "input": conversation(messages, continued=continued), **options}
+        body: dict[str, Any] = {"model": model, "input": conversation(messages, continued=continued, by=self.config.name), **options}
         if stream:
             body["stream"] = True
         return "/responses", body
@@ -137,11 +137,11 @@ class ResponsesProvider(HTTPProvider):
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
-        return answer.read_answer(body, status=status, request_id=request_id, model=model, call_types=self.call_types)
+        return answer.read_answer(body, status=status, request_id=request_id, model=model, call_types=self.call_types, by=self.config.name)
 
     def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
         """What makes events of a stream's pieces."""
-        return ResponseReader(model, status, request_id, self.call_types)
+        return ResponseReader(model, status, request_id, self.call_types, self.config.name)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``x-ratelimit-*`` headers."""

@@ -72,8 +72,18 @@ read_response = msgspec.json.Decoder(WireResponse).decode
 """Decode a response. Raises ``msgspec.DecodeError``."""
 
 
-def read_answer(body: bytes, *, status: int, request_id: str | None, model: str, call_types: Collection[str] = CALLS) -> LLMResponse:
-    """Make an answer of the body of a 2xx. Items of ``call_types`` are calls that the caller is to answer.
+def read_answer(
+    body: bytes, *, status: int, request_id: str | None, model: str, call_types: Collection[str] = CALLS, by: str = ""
+) -> LLMResponse:
+    """Make an answer of the body of a 2xx.
+
+    Args:
+        body: The body.
+        status: HTTP status.
+        request_id: The provider's own id of the request.
+        model: The wire id.
+        call_types: Items of these types are calls that the caller is to answer.
+        by: Name of the provider's row, which alone can read the items that are kept for the next turn.
 
     Raises:
         ProviderError: The body holds an error, cannot be read, or has no answer in it.
@@ -90,7 +100,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
         read_usage(wire.usage),
         wire=WireAnswer(status, request_id, body, wire.service_tier),
     )
-    fill(response, wire.output or [], call_types)
+    fill(response, wire.output or [], call_types, by)
     response.finish_reason = finish_reason(wire, calls=bool(response.tool_calls))
     return response
 
@@ -142,7 +152,7 @@ def failed(status: Any, content: Any, model: str, http_status: int | None, reque
     return error
 
 
-def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collection[str] = CALLS) -> None:
+def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collection[str] = CALLS, by: str = "") -> None:
     """What stands in the output items. Those that our messages cannot say are kept for the next turn."""
     plain = True
     texts: list[str] = []
@@ -190,7 +200,7 @@ def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collect
     if searches:
         response.usage.web_searches = searches
     if not plain:
-        response.native = {"format": FORMAT, "content": items}
+        response.native = {"format": FORMAT, "by": by, "content": items} if by else {"format": FORMAT, "content": items}
 
 
 def _says_only(item: dict[str, Any], keys: frozenset[str]) -> bool:

@@ -50,9 +50,11 @@ class _Call:
 class ResponseReader(StreamReader):
     """Events of one stream. Text comes from the deltas; whatever they left out, from the response at the end."""
 
-    def __init__(self, model: str, status: int | None, request_id: str | None, call_types: Collection[str] = answer.CALLS) -> None:
+    def __init__(
+        self, model: str, status: int | None, request_id: str | None, call_types: Collection[str] = answer.CALLS, by: str = ""
+    ) -> None:
         super().__init__(model, status, request_id)
-        self._call_types = call_types
+        self._call_types, self._by = call_types, by
         self._usage: Usage | None = None
         self._length = 0
         self._begin = 0
@@ -159,7 +161,7 @@ class ResponseReader(StreamReader):
         self.wire.body = body
         items = wire.output or [item for item in self._items.values() if item is not None]
         whole = LLMResponse("", self.model, self._usage or Usage())
-        answer.fill(whole, items, self._call_types)
+        answer.fill(whole, items, self._call_types, self._by)
         if self._thought is None and whole.reasoning:
             yield ReasoningDelta(whole.reasoning)
         if not self._length and not self._refused and whole.content:
@@ -185,7 +187,7 @@ class ResponseReader(StreamReader):
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
         status, named = self.wire.status or 200, self.wire.request_id
-        return answer.read_answer(body, status=status, request_id=named, model=self.model, call_types=self._call_types)
+        return answer.read_answer(body, status=status, request_id=named, model=self.model, call_types=self._call_types, by=self._by)
 
     def end(self) -> StreamEnd:
         """The last event.
