@@ -698,7 +698,8 @@ async def test_what_another_provider_kept_is_left_out(llm: QueryLLM, server: Scr
 @pytest.mark.parametrize("how", ["whole", "streamed"])
 async def test_what_another_server_of_the_same_api_kept_is_said_in_our_words(llm: QueryLLM, server: ScriptedServer, how: str) -> None:
     """Ids and encrypted thoughts are of use only where they come from."""
-    PROVIDER_CONFIGS["other"] = ProviderConfig(provider_class=ResponsesProvider, base_url=server.base_url, api_key=KEY)
+    PROVIDER_CONFIGS["other"] = PROVIDER_CONFIGS["acme"]
+    llm = QueryLLM(clock=FakeClock(auto_advance=True))  # sees the row
     whole = response(THOUGHT, said("Let me see."), WEATHER, TIME)
     if how == "whole":
         server.answer_json(whole)
