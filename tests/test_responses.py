@@ -276,6 +276,38 @@ async def test_an_answer_that_is_made_in_the_background(llm: QueryLLM, server: S
     assert server.request.json["background"] is True
 
 
+async def test_how_far_it_is_and_at_last_the_answer(llm: QueryLLM, server: ScriptedServer) -> None:
+    server.answer_json(response(status="queued", background=True, usage=None))
+    server.answer_json(response(status="in_progress", background=True, usage=None))
+    server.answer_json(response(said("Done."), background=True))
+    answer = await llm.query(MODEL, prompt="hi", background=True, max_tokens=50)
+    while answer.finish_reason is None:
+        answer = await llm.query(MODEL, prompt="hi", retrieve=answer.raw["id"])
+    assert (answer.content, answer.finish_reason, answer.usage.total_tokens) == ("Done.", "stop", 150)
+    assert [(request.method, request.path) for request in server.requests] == [
+        ("POST", "/v1/responses"),
+        *[("GET", "/v1/responses/resp_1")] * 2,
+    ]
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}" and server.requests[-1].body == b""
+
+
+async def test_what_cannot_be_retrieved(llm: QueryLLM, server: ScriptedServer) -> None:
+    plan = llm.plan(MODEL, prompt="hi", retrieve="resp_1")
+    assert (plan.method, plan.url, plan.body) == ("GET", f"{server.base_url}/responses/resp_1", None) and KEY not in str(plan)
+    for id in ("../files", "..", "", 5, "a/b", "a?b"):
+        with pytest.raises(InvalidRequestError, match="retrieve is"):
+            await llm.query(MODEL, prompt="hi", retrieve=id)
+    for other in ({"temperature": 0}, {"max_tokens": 5}, {"background": True}):
+        with pytest.raises(InvalidRequestError, match=f"'{next(iter(other))}'"):
+            await llm.query(MODEL, prompt="hi", retrieve="resp_1", **other)
+    with pytest.raises(InvalidRequestError, match="given for a stream"):
+        await streamed(llm, MODEL, prompt="hi", retrieve="resp_1")
+    assert server.requests == []
+    server.answer_json({"error": {"message": "Response with id 'resp_1' not found.", "type": "invalid_request_error"}}, status=404)
+    with pytest.raises(ProviderError, match="not found"):
+        await llm.query(MODEL, prompt="hi", retrieve="resp_1")
+
+
 def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
     refusal = {"type": "refusal", "refusal": "I cannot help with that."}
     alone = response({**said(""), "content": [refusal]})

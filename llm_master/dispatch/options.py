@@ -30,7 +30,7 @@ KNOWN_OPTIONS = frozenset(
     "return_related_questions num_search_results disable_search enable_search_classifier language_preference stream_mode safe_search "
     "exclude_domains include_domains citation_options compound_custom disable_tool_validation disable_reasoning min_completion_tokens "
     "guardrails image_config session_id do_sample reasoning_history context_length_exceeded_behavior background_options "
-    "prompt_cache_options access_programs max_steps max_turns fallbacks "
+    "prompt_cache_options access_programs max_steps max_turns fallbacks retrieve "
     "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format "
     # Other wire formats' own names.
     "topK topP presencePenalty frequencyPenalty maxOutputTokens stopSequences candidateCount responseLogprobs responseMimeType responseSchema "

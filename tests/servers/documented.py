@@ -178,6 +178,8 @@ def responses(body: Any) -> tuple[Any, list[str]]:
     if any(tool.get("require_approval") == "always" for tool in body.get("tools", ())) and len(body["input"]) == 1:
         ask = {"id": "mcpr_1", "type": "mcp_approval_request", "name": "read", "arguments": "{}", "server_label": "docs"}
         return {**RESPONSES.answer(), "output": [ask]}, []
+    if body.get("background"):
+        return {**RESPONSES.answer(), "status": "queued", "usage": None}, []
     answer = RESPONSES.answer(text, thinking=("Thought about it.", "c2VjcmV0") if "reasoning" in body else None)
     if any(tool["type"] == "web_search" for tool in body.get("tools", ())):
         said = answer["output"][-1]["content"][0]
@@ -315,6 +317,8 @@ async def answer(request: Any) -> Any:
             content = {"id": "t", "polling_url": f"{own}/v1/get_result?id=t", "cost": 4}
         elif path == "/chat/completions" or path == "/speak":
             content, events = chat(body) if path != "/speak" else chat(as_chat(body))
+        elif path.startswith("/responses/") and request.method == "GET":
+            content = RESPONSES.answer(SENTENCE)
         elif path == "/responses":
             content, events = responses(body)
         elif path == "/messages":
