@@ -17,6 +17,7 @@ import attrs
 from llm_master.errors import ConfigurationError
 from llm_master.provider_rows import ROWS
 from llm_master.provider_table import ProviderTable
+from llm_master.providers.openrouter import OpenRouterProvider as OpenRouterProvider  # noqa: PLC0414  # shown here: it needs the table
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.rows import ProviderConfig, canonical, key_attr
 from llm_master.settings.declared import Declared

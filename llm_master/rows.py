@@ -121,6 +121,11 @@ class ProviderConfig:
         folder_id: Cloud folder, where the provider has one.
         telemetry_name: What OpenTelemetry's conventions call the provider (``gen_ai.provider.name``); the name if empty.
         renames: Options that this API knows under another name: ours -> its. ``None``: the API refuses it.
+        returns: Fields of an answer's message that the API wants back in the next turn, of those that our messages have no
+            word for: ``reasoning``, ``reasoning_content``, ``reasoning_details``; ``content``, where it holds more than text;
+            ``annotations``, of which only those on files go back. ``answer.message`` carries them.
+        reasoning_tag: In which tag the API leaves the reasoning at the beginning of the text, as ``think``: it becomes
+            ``answer.reasoning``, and the text begins behind it.
     """
 
     name: str = ""
@@ -176,6 +181,8 @@ class ProviderConfig:
     folder_id: str | None = None
     telemetry_name: str = ""
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
+    returns: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    reasoning_tag: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self._model is not None:

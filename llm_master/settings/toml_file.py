@@ -76,7 +76,7 @@ def _kinds(row: type[ProviderConfig | ModelConfig]) -> dict[str, Kind]:
 
 
 # For these a lone name cannot be meant otherwise: the row makes a tuple of it.
-_LONE = dict.fromkeys(("base_url_env", "api_key_env", "ignore_models", "whitelist_models"), _NAMES)
+_LONE = dict.fromkeys(("base_url_env", "api_key_env", "ignore_models", "whitelist_models", "returns"), _NAMES)
 PROVIDER: Mapping[str, Kind] = {**_kinds(ProviderConfig), **_LONE, "name": NAME, "api_keys": TEXTS}
 MODEL: Mapping[str, Kind] = _kinds(ModelConfig)
 SECRETS: Mapping[str, Kind] = {key: PROVIDER[key] for key in ("name", "api_key", "api_keys", "headers")}

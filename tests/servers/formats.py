@@ -594,4 +594,7 @@ CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateCont
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES}.get(row, CHAT)
+    from servers.format_chat_kin import MISTRAL, THINKING  # it stands on this module
+
+    kin = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
+    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin}.get(row, CHAT)
