@@ -57,6 +57,7 @@ FLOORS = {
     "llm_master.transport": 1,
     "llm_master.background": 1,
     "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider
+    "llm_master.plugins": 0.5,  # what installed packages bring; both tables ask it
     "llm_master.types": 0,
     "llm_master.story": 0,
     "llm_master.results": 0,
