@@ -127,7 +127,7 @@ class ProviderTable(MutableMapping[str, ProviderConfig]):
 def _claimed(row: ProviderConfig, rows: Mapping[str, ProviderConfig]) -> list[str]:
     """The names by which a row would be asked and that lead to another already."""
     owners = {canonical(name): other.name for other in rows.values() for name in (other.name, *other.aliases)}
-    claimed = [f"{name!r} is {owners[canonical(name)]}" for name in (row.name, *row.aliases) if canonical(name) in owners]
+    claimed = [f"the name {name!r} is taken by {owners[canonical(name)]}" for name in (row.name, *row.aliases) if canonical(name) in owners]
     heads = {
         head.lower(): other.name
         for other in rows.values()
@@ -141,7 +141,7 @@ def _claimed(row: ProviderConfig, rows: Mapping[str, ProviderConfig]) -> list[st
         owner = exact.get(model) or owners.get(canonical(name[:place]) if place > 0 else "")
         owner = owner or next((heads[head] for head in heads if name.startswith(head) and ("/" not in name or "/" in head)), None)
         if owner is not None:
-            claimed.append(f"{model!r} leads to {owner}")
+            claimed.append(f"{model!r} leads to {owner} already")
     return claimed
 
 

@@ -35,6 +35,7 @@ FLOORS = {
     "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
+    "llm_master.provider_plugins": 4.65,  # the table and the settings, seen as classes
     "llm_master.observing": 3.6,  # who listens to an engine's queries
     "llm_master.metrics": 2.5,  # above dispatch, which is given it as an argument
     "llm_master.telemetry": 2.5,  # the same
@@ -42,6 +43,7 @@ FLOORS = {
     "llm_master.logs": 0,
     "llm_master.provider_rows": 3,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
+    "llm_master.row_classes": 3.4,  # a row's class, for the snapshot and what is above it
     "llm_master.providers": 3,
     "llm_master.generators": 3.25,  # what rows point to beside their provider_class, a provider's class among it
     "llm_master.dispatch": 2,
@@ -101,12 +103,14 @@ PUBLIC_NAMES = [
     "ModerationResult",
     "OpenAICompatibleProvider",
     "PROVIDER_CONFIGS",
+    "PROVIDER_PLUGINS",
     "PermissionDeniedError",
     "Plan",
     "PricingError",
     "ProviderConfig",
     "ProviderConnectionError",
     "ProviderError",
+    "ProviderInterface",
     "QueryLLM",
     "RateLimitError",
     "RateLimitState",
@@ -145,6 +149,7 @@ NAMES_ALLOWED = {
     ("providers/sdk.py", "azure"): "stock classes of that SDK",
     ("providers/chat_format.py", "groq"): "x_groq is a field of the wire format, read wherever it comes",
     ("providers/chat_stream.py", "groq"): "the same field",
+    ("providers/interface.py", "openai"): "the package whose HTTP client such a class is given, and whose objects it returns",
     ("providers/anthropic.py", "openai"): "options by OpenAI's names are what it translates",
     ("generators/images.py", "openai"): "the API whose shape this generator speaks",
     ("generators/images.py", "recraft"): "a generator of one provider, beside the one whose shape it shares",
