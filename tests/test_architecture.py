@@ -53,6 +53,8 @@ FLOORS = {
     "llm_master.structured_types": 1,
     "llm_master.strict_schema": 1,
     "llm_master.model_registry": 1,
+    "llm_master.registry_check": 0.5,  # what a file of models must be
+    "llm_master.registry_sync": 1.5,  # what other lists say of models
     "llm_master.pricing": 1,
     "llm_master.settings": 1,
     "llm_master.storage": 1.1,  # its connections are closed with the loop's session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ async def test_it_needs_no_address_and_is_given_openais_arguments() -> None:
     ModelRegistry.register("acme/large", ModelConfig(input_price_per_million=1, output_price_per_million=2))
     answer = await QueryLLM().query("acme/large", prompt="Hello", temperature=0.5, max_tokens=9)
     assert (answer.content, answer.usage.input_tokens) == ("Hi.", 1000)
-    assert str(answer.cost) == "0.00102"
+    assert answer.cost == Decimal("0.00102")
     assert given() == {
         "model": "acme/large",
         "messages": [{"role": "user", "content": "Hello"}],
