@@ -48,11 +48,11 @@ class _Models(MutableMapping[str, ModelConfig]):
             return
         faults = []
         for name, row in what.items():
-            if name in self:
-                faults.append(f"{name!r} is registered already")
-                continue
             try:
-                self[name] = row
+                if name in self:
+                    faults.append(f"{name!r} is registered already")
+                else:
+                    self[name] = row
             except (ConfigurationError, PricingError) as exc:
                 faults.append(str(exc))
         if faults:

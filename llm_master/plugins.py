@@ -53,9 +53,10 @@ class Plugin:
         return f"plugin {self.package} {self.version}"
 
     def refuse(self, problem: str) -> None:
-        """Leave it out, and say so, once."""
+        """Leave it out, and say so, once, in one line."""
         if self.problem is None:
-            self.problem = problem
+            first, *rest = (line.strip().removeprefix("- ") for line in problem.strip().split("\n"))
+            self.problem = f"{first} {'; '.join(rest)}" if rest else first
             logger.warning("%s", told(self))
 
 

@@ -70,6 +70,8 @@ class ProviderTable(MutableMapping[str, ProviderConfig]):
         cls = row.provider_class
         if isinstance(cls, type) and not callable(getattr(cls, "generate", None)) and not callable(getattr(cls, "get_models", None)):
             raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} has no generate(); make it a BaseLLMProvider")
+        if undefined := sorted(getattr(cls, "__abstractmethods__", ())):
+            raise ConfigurationError(f"provider row {name!r}: provider_class {cls.__name__} leaves {', '.join(undefined)}() undefined")  # type: ignore[union-attr]
         return row
 
     def __delitem__(self, name: str) -> None:
@@ -106,16 +108,19 @@ class ProviderTable(MutableMapping[str, ProviderConfig]):
             self._loading.discard(me)
         with self._lock:
             if not self._whole:
+                before = len(self._rows)
                 for plugin, what in found:
                     self._add(plugin, what)
                 self._whole = True
+                # Whatever a plugin derived from the table while it was imported is out of date.
+                self.version += len(self._rows) > before
         return self._rows
 
     def _add(self, plugin: Plugin, what: Any) -> None:
         try:
             row = self._checked(plugin.name, ProviderConfig(provider_class=what) if isinstance(what, type) else what)
-        except ConfigurationError as exc:
-            plugin.refuse(str(exc))
+        except Exception as exc:  # whatever an object of somebody else's does when it is looked at
+            plugin.refuse(str(exc) if isinstance(exc, ConfigurationError) else f"{type(exc).__name__}: {exc}")
             return
         if claimed := _claimed(row, self._rows):
             plugin.refuse("; ".join(claimed))

@@ -134,6 +134,11 @@ def test_models(site: Site) -> None:
         ("PROVIDER = 7", "give a ProviderConfig or a dict of its fields, not a int"),
         ("PROVIDER = {'base_url': 'api.acme.ai', 'rpm': 0, 'timout': 5}", "'timout' is no field: did you mean 'timeout'?"),
         ("PROVIDER = {'base_url': 'api.acme.ai', 'rpm': 0, 'timout': 5}", "rpm is 0"),
+        ("from llm_master import BaseLLMProvider\nclass PROVIDER(BaseLLMProvider):\n    pass", "PROVIDER leaves generate() undefined"),
+        (
+            "from collections import UserDict\nclass Odd(UserDict):\n    def keys(self):\n        raise OSError('odd')\nPROVIDER = Odd()",
+            "OSError: odd",
+        ),
         ("class PROVIDER:\n    pass", "has no generate(); make it a BaseLLMProvider"),
     ],
 )
@@ -146,6 +151,7 @@ def test_a_broken_one(site: Site, caplog: pytest.LogCaptureFixture, code: str, s
     assert [record.name for record in caplog.records] == ["llm_master.plugins"]
     told = caplog.records[0].getMessage()
     assert told.startswith("plugin acme-llm 1.0: its providers 'acme' (acme_llm:PROVIDER) left out: ")
+    assert "\n" not in told
     assert said in told and told.endswith("Mend or uninstall it, or set LLM_MASTER_PLUGINS=0")
     assert len(table()) == len(rows) and len(caplog.records) == 1  # told once in a process
 
@@ -252,6 +258,20 @@ def test_a_plugin_may_look_at_the_tables_while_it_is_imported(site: Site) -> Non
         timeout=60,
     )
     assert done.stdout == f"True {len(ROWS)} {len(ROWS) + 1}\n", done.stderr
+
+
+def test_an_engine_that_a_plugin_makes_while_it_is_imported_is_not_the_one_that_stays(site: Site) -> None:
+    code = "from llm_master import QueryLLM\nQueryLLM().plan('mock/x', prompt='a')\nPROVIDER = {'base_url': 'https://acme.ai/v1', 'requires_key': False}\n"
+    site.install("acme-llm", code, providers={"acme": "acme_llm:PROVIDER"})
+    asked = "from llm_master import QueryLLM; print(QueryLLM().plan('acme/x', prompt='a').url)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site.folder}", plugins.VARIABLE: ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "https://acme.ai/v1/chat/completions\n", done.stderr
 
 
 def test_threads_that_come_at_once_see_the_same_rows(site: Site, caplog: pytest.LogCaptureFixture) -> None:
