@@ -67,6 +67,9 @@ def row_faults(fields: Any) -> list[str]:
         return [f"is a {type(fields).__name__}: write an object with its fields"]
     faults = []
     for field, value in fields.items():
+        if value is not None and (wanted := _wanted(field, value)) is not None:
+            faults.append(f"{field} is {value!r}: give {wanted}")
+            continue
         try:
             ModelConfig.from_mapping("", {field: value})
         except (ConfigurationError, PricingError) as exc:
@@ -74,6 +77,25 @@ def row_faults(fields: Any) -> list[str]:
                 line.removeprefix("  - ").removeprefix("model row '': ") for line in str(exc).split("\n") if line != "model row '': "
             ]
     return faults
+
+
+def _wanted(field: str, value: Any) -> str | None:
+    """What to give instead of a value of a field that the row itself does not look at; ``None`` where it is right."""
+    if field in ("provider", "source", "note") and not isinstance(value, str):
+        return "a string"
+    if field in ("prices_vary", "supports_streaming") and not isinstance(value, bool):
+        return "true or false"
+    if field == "as_of" and not _is_day(value):
+        return "a day, as 2026-11-21"
+    return None
+
+
+def _is_day(value: Any) -> bool:
+    try:
+        date.fromisoformat(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def check(rows: Mapping[str, Any], providers: Iterable[str], today: date) -> list[Finding]:
@@ -131,19 +153,16 @@ def _of_row(row: ModelConfig, fields: Mapping[str, Any], today: date) -> list[tu
             )
         )
     priced = row.price_tiers or any(getattr(row, field) is not None for field in PRICES)
-    if priced and not (isinstance(row.source, str) and row.source.strip()):
+    if priced and (fields.get("source") is None or row.source is not None) and not (row.source or "").strip():
         found.append((True, "its prices have no source: say where they are published"))
-    return found + _of_days(row, today, priced=bool(priced))
+    if priced and fields.get("as_of") is None:
+        found.append((True, "its prices have no as_of: say on which day they were read, as 2026-11-21"))
+    return found + _of_days(row, today)
 
 
-def _of_days(row: ModelConfig, today: date, *, priced: bool) -> list[tuple[bool, str]]:
-    if row.as_of is None:
-        return [(True, "its prices have no as_of: say on which day they were read, as 2026-11-21")] if priced else []
-    try:
-        read = date.fromisoformat(row.as_of)
-    except (TypeError, ValueError):
-        return [(True, f"as_of is {row.as_of!r}: give a day, as 2026-11-21")]
-    found = []
+def _of_days(row: ModelConfig, today: date) -> list[tuple[bool, str]]:
+    found: list[tuple[bool, str]] = []
+    read = date.fromisoformat(row.as_of) if row.as_of is not None else today
     if read > today:
         found.append((True, f"as_of is {read}, which is yet to come: correct it"))
     elif today - read > OLD:
