@@ -35,10 +35,9 @@ class _View(Mapping[str, type[ProviderInterface]]):
 
     def __getitem__(self, name: str) -> type[ProviderInterface]:
         snapshot = _snapshot()
-        key = canonical(name)
-        if key not in snapshot.rows:
+        if name not in self:
             raise KeyError(name)
-        return self._class(key, snapshot)
+        return self._class(canonical(name), snapshot)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_snapshot().rows)

@@ -67,6 +67,7 @@ def test_every_provider_is_there_as_a_class() -> None:
         assert isinstance(plugin_class.skip_cost_calculation, bool)
         assert plugin_class is PROVIDER_PLUGINS[name] and plugin_class().has_custom_logic() is False
     assert PROVIDER_PLUGINS["ollama"].skip_cost_calculation is True and PROVIDER_PLUGINS["openai"].skip_cost_calculation is False
+    assert PROVIDER_PLUGINS.get(None) is None  # type: ignore[call-overload]
     assert PROVIDER_PLUGINS.get("Open-AI") is None and PROVIDER_PLUGINS.get("OpenAI") is PROVIDER_PLUGINS["openai"]
     assert "nobody" not in PROVIDER_PLUGINS and 3 not in PROVIDER_PLUGINS  # type: ignore[comparison-overlap]
     with pytest.raises(KeyError):
