@@ -304,7 +304,7 @@ def _capabilities(value: Any) -> Any:
 RATES: tuple[str, ...] = ("rps", "rpm", "rpd", "tpm", "input_tpm", "output_tpm")
 """Fields of a provider's row that limit a rate; a model's are called the same behind ``rate_limit_``."""
 
-_PRICES = (
+PRICES = (
     "input_price_per_million",
     "output_price_per_million",
     "cached_input_price_per_million",
@@ -319,6 +319,7 @@ _PRICES = (
     "price_per_million_characters",
     "price_per_search_unit",
 )
+"""Fields of a model's row, and of a tier where it has them, that are prices."""
 
 
 @attrs.frozen(kw_only=True)
@@ -400,7 +401,7 @@ class ModelConfig:
             shape = '[{"above_input_tokens": 200000, "input_price_per_million": ...}]'
             raise ConfigurationError(f"model row: price_tiers is {tiers!r}: give {shape}")
         for row in (self, *tiers):
-            for field in _PRICES:
+            for field in PRICES:
                 value = getattr(row, field, None)
                 if not _is_price(value):
                     raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")

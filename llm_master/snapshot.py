@@ -15,10 +15,8 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
-from llm_master.providers.base import BaseLLMProvider, load
-from llm_master.providers.http import HTTPProvider
-from llm_master.providers.unified import UnifiedProvider
 from llm_master.row_checks import base_url_faults
+from llm_master.row_classes import class_if_any, speaks_http, with_class
 from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_attr
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
@@ -61,7 +59,7 @@ class Snapshot:
         row = self.rows[name]
         if not row.enabled or (row.requires_key and not self.keys[name]):
             return False
-        return row.base_url is not None or not _speaks_http(row)
+        return row.base_url is not None or not speaks_http(row)
 
     def refuse(self) -> None:
         """Raise what is wrong, all of it at once.
@@ -206,13 +204,14 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         else:
             base_url = given
             origins[name, "base_url"] = "argument"
+    row = with_class(name, row, origins, faults)
     moved = (name, "base_url") in origins
     if moved and base_url is not None:
         # However it was given: the address of a server alone means its usual path.
         base_url = with_path(base_url.rstrip("/"), row.default_path)
     if base_url is None or default_model is None:
         # A class in the short form may say itself where it is and what it asks.
-        cls = _class_if_any(row)
+        cls = class_if_any(row)
         base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
@@ -353,7 +352,7 @@ def _must_have_address(
 ) -> None:
     """A provider that only settings name is of use with an address; without one its name may be another's, misspelt."""
     fields = declared.providers.get(name, {})
-    if rows[name].base_url is not None or not _speaks_http(rows[name]) or "base_url" in fields:
+    if rows[name].base_url is not None or not speaks_http(rows[name]) or "base_url" in fields:
         return
     if not fields and not declared.keys.get(name) and faults:
         return  # all that it says is wrong, which has been said with its place
@@ -379,22 +378,3 @@ def _check_options(declared: Declared, faults: list[str]) -> None:
                 near = str(exc).partition(" If ")[0]
                 is_argument = near.endswith(f"did you mean {name!r}?")
                 faults.append(f"{place}: " + (f"{name!r} is an argument of each call and no option: leave it out" if is_argument else near))
-
-
-def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:
-    """The row's class, loaded if the row names it."""
-    cls: type[BaseLLMProvider] = load(row.provider_class or UnifiedProvider, f"provider_class of provider {row.name!r}")
-    return cls
-
-
-def _class_if_any(row: ProviderConfig) -> type | None:
-    """The row's class; ``None`` where it cannot be loaded, which whoever asks this provider will be told."""
-    try:
-        return provider_class(row)
-    except ConfigurationError:
-        return None
-
-
-def _speaks_http(row: ProviderConfig) -> bool:
-    cls = _class_if_any(row)
-    return isinstance(cls, type) and issubclass(cls, HTTPProvider)

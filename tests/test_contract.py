@@ -36,7 +36,7 @@ from llm_master import (
     Usage,
 )
 from llm_master.providers.responses import ResponsesProvider
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.rows import base_variable, key_variables
 from llm_master.engines import forget
 from llm_master.testing import FakeClock
