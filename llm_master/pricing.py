@@ -77,6 +77,8 @@ class PriceList:
 
     def cost(self, usage: Usage) -> tuple[Decimal | None, CostState]:
         """What ``usage`` costs, and how that is known."""
+        if usage.billed_input_tokens is not None or usage.billed_output_tokens is not None:
+            usage = _as_billed(usage)
         if self._beside_text or usage.audio_input_tokens or usage.audio_output_tokens or usage.images:
             return self._cost_beside_text(usage)
         return self._cost_of_text(usage)
@@ -184,6 +186,19 @@ class PriceList:
         if self._uncertain_from is not None and datetime.now(UTC).date() >= self._uncertain_from:
             return "estimated"
         return state
+
+
+def _as_billed(usage: Usage) -> Usage:
+    """The counts that a provider charges for. Whether any of them were cached it does not say."""
+    return attrs.evolve(
+        usage,
+        input_tokens=usage.billed_input_tokens,
+        output_tokens=usage.billed_output_tokens,
+        billed_input_tokens=None,
+        billed_output_tokens=None,
+        cached_tokens=None,
+        cache_write_tokens=None,
+    )
 
 
 def _are_counts(*values: Any) -> bool:
