@@ -41,7 +41,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Values that ask for what happens anyway: left out without changing the meaning."""
 
-_OPENAI_ONLY = frozenset(
+_WITHOUT_A_WORD = frozenset(
     "audio function_call functions logit_bias metadata modalities moderation n parallel_tool_calls prediction prompt_cache_key "
     "prompt_cache_retention safety_identifier service_tier store stream_options top_logprobs user verbosity web_search_options".split()
 )
@@ -117,6 +117,7 @@ class CohereProvider(HTTPProvider):
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
+        self._chat: Endpoint | None = None
         self._root = _VERSION.sub("", (self.config.base_url or "").rstrip("/"))
 
     def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
@@ -126,6 +127,12 @@ class CohereProvider(HTTPProvider):
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         return "/v2/chat", {"model": model, "messages": conversation(messages), "stream": stream, **options}
+
+    async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
+        """Where a path is. Only chat asks here, and no option changes it."""
+        if self._chat is None:
+            self._chat = self.new_endpoint(path, self.headers({}))
+        return self._chat
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
@@ -160,7 +167,7 @@ class CohereProvider(HTTPProvider):
                 out["response_format"] = _format(value)
             elif name == "documents":
                 out["documents"] = _documents(value)
-            elif name in _OPENAI_ONLY:
+            elif name in _WITHOUT_A_WORD:
                 result.unsupported.append(name)
             elif name != "tool_choice":
                 out[name] = value  # one of both APIs, one of Cohere's own, or new: the API says so if it is not

@@ -141,8 +141,29 @@ def _responses_stream(texts: list[str]) -> bytes:
     return _named_events({**content, "sequence_number": number} for number, content in enumerate(contents))
 
 
+_COHERE_USAGE = {"billed_units": {"input_tokens": 80, "output_tokens": 90}, "tokens": {"input_tokens": 87, "output_tokens": 94}}
+
+
+def _cohere(text: str) -> Any:
+    message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    return {"id": "c14c80c3-18eb", "message": message, "finish_reason": "COMPLETE", "usage": _COHERE_USAGE}
+
+
+def _cohere_stream(texts: list[str]) -> bytes:
+    return _named_events(
+        [
+            {"type": "message-start", "id": "29f14a5a-11de", "delta": {"message": {"role": "assistant"}}},
+            {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+            *({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}} for text in texts),
+            {"type": "content-end", "index": 0},
+            {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": _COHERE_USAGE}},
+        ]
+    )
+
+
 FORMATS: dict[str, WireFormat] = {
     "anthropic": WireFormat("Anthropic's", "llm_master.providers.anthropic:AnthropicProvider", b"/messages", _anthropic, _anthropic_stream),
+    "cohere": WireFormat("Cohere's", "llm_master.providers.cohere:CohereProvider", b"/v2/chat", _cohere, _cohere_stream),
     "gemini": WireFormat(
         "Gemini's",
         "llm_master.providers.gemini:GeminiProvider",
