@@ -369,6 +369,19 @@ ROWS = {
         renames={"max_completion_tokens": "max_tokens"},
         capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
+    "ollama_chat": ProviderConfig(
+        # The same server, by its own API.
+        display_name="Ollama (own API)",
+        telemetry_name="ollama",
+        provider_class="llm_master.providers.ollama:OllamaProvider",
+        base_url="http://localhost:11434",
+        base_url_env=("OLLAMA_HOST",),
+        api_key_env=("OLLAMA_API_KEY",),
+        requires_key=False,
+        takes_urls=(),  # https://docs.ollama.com/capabilities/vision
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        skip_cost_calculation=True,
+    ),
     "vllm": ProviderConfig(
         display_name="vLLM",
         start_command="vllm serve MODEL",

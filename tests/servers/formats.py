@@ -81,7 +81,6 @@ class Format:
         schema_beside_tools: Whether a schema can be given together with tools.
         tool_choices: Which choices of a tool can be said.
         usage_keys: Where the usage stands in an answer.
-        streams_as: Media type of a stream.
     """
 
     key_headers: ClassVar[dict[str, str]]
@@ -94,7 +93,6 @@ class Format:
     schema_beside_tools: ClassVar[bool] = True
     tool_choices: ClassVar[tuple[str, ...]] = ("auto", "required", "none", "function")
     usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
-    streams_as: ClassVar[str] = "text/event-stream"
 
     def chosen(self, body: Any) -> Any:
         """The choice of a tool in OpenAI's words, for a format that says it otherwise than the contract's test knows; else ``None``."""
@@ -629,7 +627,8 @@ def format_of(row: str) -> Format:
     """The format that a row speaks."""
     from servers.format_chat_kin import MISTRAL, THINKING  # these stand on this module
     from servers.format_cohere import COHERE
+    from servers.format_ollama import OLLAMA
 
     kin = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
-    own = {"cohere": COHERE}
+    own = {"cohere": COHERE, "ollama_chat": OLLAMA}
     return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin, **own}.get(row, CHAT)
