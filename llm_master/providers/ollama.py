@@ -375,5 +375,7 @@ def _format(value: Any) -> Any:
     if isinstance(schema, Mapping):
         return schema
     if kind == "json_schema":
-        raise InvalidRequestError('response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}')
+        raise InvalidRequestError(
+            'response_format has no schema: give {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}'
+        )
     return "json"
