@@ -1,5 +1,6 @@
-"""Ollama's own API (https://docs.ollama.com/api/chat), which knows more than its OpenAI-compatible one: how long a model stays loaded,
-how large its context is, how it thinks.
+"""Ollama's own API (https://docs.ollama.com/api/chat).
+
+It knows more than its OpenAI-compatible one: how long a model stays loaded, how large its context is, how it thinks.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _assistant(message: Message, where: str, names: dict[str, str]) -> dict[str,
     thoughts = "".join(str(part.get("thinking") or "") for part in native_content(message, FORMAT, where) or ())
     if thoughts:
         turn["thinking"] = thoughts
-    made = []
+    made: list[dict[str, Any]] = []
     for call, name, arguments in tool_calls(message, where):
         id = str(call.get("id"))
         names[id] = str(name)

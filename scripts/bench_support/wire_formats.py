@@ -161,6 +161,16 @@ def _cohere_stream(texts: list[str]) -> bytes:
     )
 
 
+def _ollama(text: str, *, done: bool = True) -> dict[str, Any]:
+    said = {"model": "llama3.2", "created_at": "2026-11-01T10:00:00.123456Z", "message": {"role": "assistant", "content": text}}
+    counts = {"done_reason": "stop", "total_duration": 4883583458, "prompt_eval_count": 87, "eval_count": 94, "eval_duration": 4799921000}
+    return {**said, "done": done, **(counts if done else {})}
+
+
+def _ollama_stream(texts: list[str]) -> bytes:
+    return b"".join(_json(line) + b"\n" for line in [*(_ollama(text, done=False) for text in texts), _ollama("")])
+
+
 FORMATS: dict[str, WireFormat] = {
     "anthropic": WireFormat("Anthropic's", "llm_master.providers.anthropic:AnthropicProvider", b"/messages", _anthropic, _anthropic_stream),
     "cohere": WireFormat("Cohere's", "llm_master.providers.cohere:CohereProvider", b"/v2/chat", _cohere, _cohere_stream),
@@ -172,6 +182,7 @@ FORMATS: dict[str, WireFormat] = {
         lambda texts: _events([*(_gemini(text, None) for text in texts), _gemini("")]),
         streams=b":streamgeneratecontent",
     ),
+    "ollama": WireFormat("Ollama's", "llm_master.providers.ollama:OllamaProvider", b"/api/chat", _ollama, _ollama_stream),
     "responses": WireFormat("Responses'", "llm_master.providers.responses:ResponsesProvider", b"/responses", _responses, _responses_stream),
 }
 
