@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from servers.scripted import ScriptedServer
 
-import llm_master
 from llm_master import LLMResponse, QueryLLM
 from llm_master.testing import FakeClock
 
@@ -25,25 +24,17 @@ if not WIRE.is_file():
     pytest.skip("the recordings are not here", allow_module_level=True)
 
 
-def _recordings() -> dict[str, dict[str, Any]]:
+def _recordings() -> list[Any]:
+    """Whole answers; no stream and no error has been recorded."""
     lines = map(json.loads, WIRE.read_text("utf-8").splitlines())
-    return {recording["id"]: recording for recording in lines if recording["url"].endswith("/v2/chat")}
+    return [pytest.param(recording, id=recording["id"]) for recording in lines if recording["url"].endswith("/v2/chat")]
 
 
 RECORDINGS = _recordings()
 
 
-def _of(kind: str) -> list[Any]:
-    kinds = {
-        "whole": lambda recording: recording["status"] < 400 and recording.get("response") is not None,
-        "stream": lambda recording: recording["status"] < 400 and recording.get("response") is None,
-        "error": lambda recording: recording["status"] >= 400,
-    }
-    return [pytest.param(recording, id=name) for name, recording in RECORDINGS.items() if kinds[kind](recording)]
-
-
 def test_there_are_recordings() -> None:
-    assert len(_of("whole")) > 5
+    assert len(RECORDINGS) > 5
 
 
 @pytest.fixture
@@ -55,7 +46,7 @@ def _model(recording: dict[str, Any]) -> str:
     return f"cohere/{recording['request']['model']}"
 
 
-@pytest.mark.parametrize("recording", _of("whole"))
+@pytest.mark.parametrize("recording", RECORDINGS)
 async def test_whole_answer(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
     server.answer(json.dumps(recording["response"]), headers=recording["headers"])
     answer = await llm.query(_model(recording), prompt="hi")
@@ -63,7 +54,7 @@ async def test_whole_answer(llm: QueryLLM, server: ScriptedServer, recording: di
     assert answer.raw == recording["response"]
 
 
-@pytest.mark.parametrize("recording", _of("whole"))
+@pytest.mark.parametrize("recording", RECORDINGS)
 @pytest.mark.parametrize("cut", [False, True], ids=["at once", "in pieces"])
 async def test_a_whole_answer_streamed_is_the_same(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any], cut: bool) -> None:
     text = _streamed(recording["response"]).encode()
@@ -71,22 +62,7 @@ async def test_a_whole_answer_streamed_is_the_same(llm: QueryLLM, server: Script
     await _compare_stream(llm, recording, recording["response"])
 
 
-@pytest.mark.parametrize("recording", _of("stream"))
-async def test_stream(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
-    server.answer_sse(recording["response_text"], headers=recording["headers"])
-    await _compare_stream(llm, recording, _assembled(recording["response_text"]))
-
-
-@pytest.mark.parametrize("recording", _of("error"))
-async def test_error(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
-    server.answer(json.dumps(recording["response"]), status=recording["status"], headers=recording["headers"], times=None)
-    with pytest.raises(llm_master.ProviderError) as caught:
-        await llm.query(_model(recording), prompt="hi")
-    assert (caught.value.status, caught.value.provider) == (recording["status"], "cohere")
-    assert recording["response"]["message"] in str(caught.value)
-
-
-@pytest.mark.parametrize("recording", _of("whole"))
+@pytest.mark.parametrize("recording", RECORDINGS)
 async def test_an_answer_goes_back_as_it_came(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any]) -> None:
     server.answer_json(recording["response"], times=2)
     answer = await llm.query(_model(recording), prompt="hi")
@@ -98,17 +74,13 @@ async def test_an_answer_goes_back_as_it_came(llm: QueryLLM, server: ScriptedSer
 
 
 @pytest.mark.parametrize("native", [False, True], ids=["as content", "as native"])
-@pytest.mark.parametrize("recording", [*_of("whole"), *_of("stream"), *_of("error")])
+@pytest.mark.parametrize("recording", RECORDINGS)
 async def test_request(llm: QueryLLM, server: ScriptedServer, recording: dict[str, Any], native: bool) -> None:
     recorded = recording["request"]
     messages, options = _said(recorded, native=native)
     before = json.dumps([messages, options])
-    if recorded["stream"]:
-        server.answer_sse(_streamed(NOTHING))
-        await llm.stream(_model(recording), messages, **options).connect()
-    else:
-        server.answer_json(NOTHING)
-        await llm.query(_model(recording), messages, **options)
+    server.answer_json(NOTHING)
+    await llm.query(_model(recording), messages, **options)
     sent = server.request
     assert sent.json | {"messages": None} == {key: value for key, value in recorded.items() if value is not None} | {"messages": None}
     assert [_normal(turn) for turn in sent.json["messages"]] == [_normal(turn) for turn in recorded["messages"]]
@@ -168,32 +140,6 @@ def _streamed(response: dict[str, Any]) -> str:
     delta = {name: response[name] for name in ("finish_reason", "usage") if name in response}
     events.append({"type": "message-end", "id": response["id"], "delta": delta})
     return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-
-
-def _assembled(text: str) -> dict[str, Any]:
-    """The answer that a stream's events make."""
-    message: dict[str, Any] = {"content": [], "tool_calls": []}
-    response: dict[str, Any] = {"message": message}
-    for line in text.splitlines():
-        if not line.startswith("data:") or line == "data: [DONE]":
-            continue
-        event = json.loads(line[5:])
-        delta = event.get("delta", {})
-        said = delta.get("message", {})
-        if event["type"] == "content-start":
-            message["content"].append({"text": "", "thinking": "", **said["content"]})
-        elif event["type"] == "content-delta":
-            for kind, piece in said["content"].items():
-                message["content"][-1][kind] += piece
-        elif event["type"] == "tool-plan-delta":
-            message["tool_plan"] = message.get("tool_plan", "") + said["tool_plan"]
-        elif event["type"] == "tool-call-start":
-            message["tool_calls"].append(said["tool_calls"])
-        elif event["type"] == "tool-call-delta":
-            message["tool_calls"][-1]["function"]["arguments"] += said["tool_calls"]["function"]["arguments"]
-        elif event["type"] == "message-end":
-            response |= {name: delta.get(name) for name in ("finish_reason", "usage")}
-    return response
 
 
 # The converter: a recorded request in OpenAI's words
