@@ -372,6 +372,7 @@ ROWS = {
     "ollama_chat": ProviderConfig(
         # The same server, by its own API.
         display_name="Ollama (own API)",
+        start_command="ollama serve",
         telemetry_name="ollama",
         provider_class="llm_master.providers.ollama:OllamaProvider",
         base_url="http://localhost:11434",

@@ -25,7 +25,7 @@ from llm_master import (
     StreamInterruptedError,
     Usage,
 )
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.testing import FakeClock
 
 KEY = "co-test-0123456789"

@@ -28,7 +28,7 @@ from llm_master import (
     StreamInterruptedError,
     Usage,
 )
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.testing import FakeClock
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}}
@@ -216,7 +216,8 @@ async def test_messages_that_it_cannot_take(llm: QueryLLM, server: ScriptedServe
     [
         ({"prompt_eval_count": 3, "eval_count": 2}, Usage(3, 2)),
         ({"eval_count": 2}, Usage(None, 2)),  # the prompt was in its cache
-        ({"prompt_eval_count": 3.0, "eval_count": "2"}, Usage(3, None)),
+        ({"prompt_eval_count": 3.0, "eval_count": "2"}, Usage(3, 2)),
+        ({"prompt_eval_count": True, "eval_count": "many"}, Usage()),
         ({}, Usage()),
     ],
 )

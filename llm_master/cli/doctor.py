@@ -199,7 +199,7 @@ def _beginning(snapshot: Snapshot, *, with_keys: bool) -> list[str]:
 
     keyed = [row for row in snapshot.rows.values() if row.key_url and row.requires_key][:3]
     keys = "; ".join(f"export {key_variables(row)[0]}=… (made at {row.key_url})" for row in keyed)
-    servers = ", ".join(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command)
+    servers = ", ".join(dict.fromkeys(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command))
     return [
         *([f"Set a key, as {keys}. `llm-master providers list` has all others."] if with_keys else []),
         f"{'Or start' if with_keys else 'Start'} a server on this machine, which costs nothing: {servers}.",

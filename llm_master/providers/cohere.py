@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llm_master.rows import ProviderConfig
     from llm_master.transport import Endpoint
 
+CHAT = "/v2/chat"
+
 INPUT_TYPE = "search_document"
 """What texts are embedded for where the call does not say: the API must be told, and this is what many texts are for."""
 
@@ -91,27 +93,13 @@ class WireEmbed(msgspec.Struct):
     error: Any = None
 
 
-class WireModel(msgspec.Struct):
-    """``models[]``."""
-
-    name: Any = None
-
-
-class WireModels(msgspec.Struct):
-    """One page of ``GET /v1/models``."""
-
-    models: list[WireModel] | None = None
-    next_page_token: Any = None
-    error: Any = None
-
-
 _decode = msgspec.json.Decoder(WireEmbed).decode
-_decode_models = msgspec.json.Decoder(WireModels).decode
 
 
 class CohereProvider(HTTPProvider):
     """``command-*``, ``embed-*`` and ``rerank-*``. Options by OpenAI's names are translated; Cohere's own go through as they are."""
 
+    models_path = "/v1/models?page_size=1000"  # the most that a page holds: https://docs.cohere.com/reference/list-models
     refused_schema_words = _SCHEMA_LIMITS
     schema_excludes = frozenset({"tools", "documents"})  # https://docs.cohere.com/reference/chat#request.body.response_format
 
@@ -126,13 +114,20 @@ class CohereProvider(HTTPProvider):
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
-        return "/v2/chat", {"model": model, "messages": conversation(messages), "stream": stream, **options}
+        return CHAT, {"model": model, "messages": conversation(messages), "stream": stream, **options}
 
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
-        """Where a path is. Only chat asks here, and no option changes it."""
+        """Where a path is. No option changes it, so the one that all calls take is kept at hand."""
+        if path != CHAT:
+            return self.new_endpoint(path, self.headers({}))
         if self._chat is None:
             self._chat = self.new_endpoint(path, self.headers({}))
         return self._chat
+
+    def next_models(self, page: Mapping[str, Any]) -> str | None:
+        """The page that follows."""
+        token = page.get("next_page_token")
+        return f"page_token={token}" if isinstance(token, str) and token else None
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
@@ -240,33 +235,6 @@ class CohereProvider(HTTPProvider):
             found.body, status=found.status, request_id=request_id(found.headers), model=model, documents=documents
         )
         return with_headers(response, found)
-
-    async def list_models(self) -> list[str]:
-        """What ``/v1/models`` lists, page by page (https://docs.cohere.com/reference/list-models); a page holds 1000 at most."""
-        names: dict[str, None] = {}
-        path = "/v1/models?page_size=1000"
-        seen: set[str] = set()
-        while True:
-            endpoint = self.new_endpoint(path, self.headers({}))
-            found = await endpoint.get()
-            if not 200 <= found.status < 300:
-                raise self.refused(found, "", endpoint)
-            named = request_id(found.headers)
-            page: WireModels = decoded(_decode_models, found.body, status=found.status, request_id=named, model="")
-            if page.models is None:
-                raise ServerError(
-                    f"answered {found.status} with no list of models: {found.body[:120]!r}", status=found.status, request_id=named
-                )
-            names |= dict.fromkeys(model.name for model in page.models if isinstance(model.name, str) and model.name)
-            token = page.next_page_token
-            if not isinstance(token, str) or not token or token in seen:
-                return list(names)
-            seen.add(token)
-            path = f"/v1/models?page_size=1000&page_token={token}"
-
-    async def health_check(self) -> bool:
-        """Whether ``/v1/models`` answers, which costs nothing."""
-        return (await self.new_endpoint("/v1/models?page_size=1", self.headers({})).get()).status == 200
 
 
 def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:

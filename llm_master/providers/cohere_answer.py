@@ -235,6 +235,8 @@ def count(value: Any) -> int | None:
     """A number of tokens, which may come as ``25.0``; ``None`` for whatever is none."""
     if value.__class__ is int:
         return int(value)
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else None
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 

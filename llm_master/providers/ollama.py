@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llm_master.results import EmbeddingResponse
     from llm_master.rows import ProviderConfig
 
+CHAT = "/api/chat"
+
 _OPTIONS = frozenset(
     "draft_num_predict frequency_penalty main_gpu min_p num_batch num_ctx num_gpu num_keep num_predict num_thread presence_penalty "
     "repeat_last_n repeat_penalty seed stop temperature top_k top_p typical_p use_mmap".split()
@@ -97,10 +99,10 @@ class OwnServer(Endpoint):
         except ProviderConnectionError as exc:
             raise self._advised(exc) from exc.__cause__
 
-    async def get(self) -> Answer:
+    async def get(self, *, max_bytes: int | None = None) -> Answer:
         """The same."""
         try:
-            return await super().get()
+            return await super().get(max_bytes=max_bytes)
         except ProviderConnectionError as exc:
             raise self._advised(exc) from exc.__cause__
 
@@ -123,6 +125,7 @@ class OllamaProvider(HTTPProvider):
     The server passes over what it does not know, so that such an option is refused here.
     """
 
+    models_path = "/api/tags"  # those that are on the server: https://docs.ollama.com/api/tags
     stream_parser = LineParser
     endpoint_class = OwnServer
     schema_excludes = frozenset({"tools"})  # the form holds for every word, so that no tool could be called
@@ -137,14 +140,16 @@ class OllamaProvider(HTTPProvider):
         return super().new_endpoint(path, headers, base_url or self._root)
 
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
-        """Where a path is. Only chat asks here, and no option changes it."""
+        """Where a path is. No option changes it, so the one that all calls take is kept at hand."""
+        if path != CHAT:
+            return self.new_endpoint(path, self.headers({}))
         if self._chat is None:
             self._chat = self.new_endpoint(path, self.headers({}))
         return self._chat
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request. The server streams unless it is told not to."""
-        return "/api/chat", {"model": model, "messages": conversation(messages), "stream": stream, **options}
+        return CHAT, {"model": model, "messages": conversation(messages), "stream": stream, **options}
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request. A server of one's own wants no key."""
@@ -241,16 +246,6 @@ class OllamaProvider(HTTPProvider):
             wire=WireAnswer(found.status, named, found.body),
         )
         return with_headers(response, found)
-
-    async def list_models(self) -> list[str]:
-        """The models that are on the server (https://docs.ollama.com/api/tags)."""
-        from llm_master.providers.listing import listed
-
-        return await listed(self, "/api/tags")
-
-    async def health_check(self) -> bool:
-        """Whether the server answers."""
-        return (await self.new_endpoint("/api/tags", self.headers({})).get()).status == 200
 
 
 def read_answer(body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
@@ -356,6 +351,8 @@ def _usage(answer: WireChat) -> Usage:
 
 
 def _count(value: Any) -> int | None:
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else None
     return int(value) if value.__class__ is int or (isinstance(value, float) and value.is_integer()) else None
 
 
