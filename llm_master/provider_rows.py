@@ -48,12 +48,26 @@ ROWS = {
         capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding", "moderation", "image_output", "speech"),
     ),
     "azure": ProviderConfig(
-        # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
+        # https://RESOURCE.openai.azure.com; a deployment's name is the model's. Deployments are often called as what they deploy.
         display_name="Azure OpenAI",
         telemetry_name="azure.ai.openai",
-        api_key_env=("AZURE_OPENAI_API_KEY",),
+        provider_class="llm_master.providers.azure:AzureProvider",
+        base_url_env=("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_BASE_URL"),
+        field_env={"query.api-version": ("AZURE_API_VERSION", "AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")},
+        api_key_env=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
+        # Who has set this up for Microsoft's own libraries has set it up for us.
+        ambient_keys={"AZURE_CLIENT_ID": "entra-id", "AZURE_FEDERATED_TOKEN_FILE": "entra-id"},
+        scope="https://cognitiveservices.azure.com/.default",
+        generate_map={
+            "gpt-image-*": "llm_master.generators.images:openai_image",
+            "dall-e-*": "llm_master.generators.images:openai_image",
+            "tts-*": "speech",
+            "gpt-4o-mini-tts": "speech",
+            "gpt-4o-mini-tts-*": "speech",
+            "responses/{model}": "llm_master.providers.azure:AzureResponsesProvider",
+        },
         supports_caching=True,
-        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        capabilities=(*[word for word in _CHAT if word != "list_models"], "json_mode", "reasoning", "embedding", "image_output", "speech"),
     ),
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
@@ -401,6 +415,8 @@ ROWS = {
             "together.xyz": "Together AI",
             "azure.com": "Azure OpenAI",
         },
+        host_classes={"azure.com": "llm_master.providers.azure:AzureProvider"},
+        field_env={"query.api-version": ("OPENAI_COMPATIBLE_API_VERSION",)},
         requires_key=False,
         capabilities=(*_CHAT, "json_mode", "embedding"),
     ),

@@ -26,8 +26,8 @@ from llm_master.settings.environment import Environment
 from llm_master.settings.files import cache_folder
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings, expanded, route_of
-from llm_master.settings.variable_values import laid_over, with_path
-from llm_master.settings.variables import read_variables
+from llm_master.settings.variable_values import laid_over, with_path, without_query
+from llm_master.settings.variables import known_parameters, read_variables
 
 _ADDED = frozenset({"headers", "query", "models", "renames"})
 """Fields whose entries are added to those of the row beneath."""
@@ -160,7 +160,7 @@ def _lay(
                     values[field] = laid_over(below, own) if field == "headers" else {**below, **own}
                 rows[name] = attrs.evolve(base, **values)
         except (ConfigurationError, TypeError, ValueError) as exc:
-            faults += _placed(exc, name, fields)
+            faults += _with_places(exc, name, fields)
             continue
         for field, sourced in fields.items():
             origins[name, field] = sourced.origin
@@ -183,7 +183,7 @@ def _overlaid(
     return declared
 
 
-def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:
+def _with_places(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:
     """A row's faults, each with the place of the field that it is about."""
     text = str(exc).partition(": ")[2] if isinstance(exc, ConfigurationError) else str(exc)
     lines = [line.strip().removeprefix("- ") for line in text.split("\n") if line.strip()]
@@ -200,12 +200,14 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
     if (value := fields.get(f"{name}_api_base")) is not None:
-        given = str(value).strip().rstrip("/").removesuffix("/chat/completions")
+        given, query = without_query(str(value).strip(), known_parameters(row))
+        given = given.rstrip("/").removesuffix("/chat/completions")
         if wrong := base_url_faults(given, f"{name}_api_base"):
             faults += wrong
         else:
             base_url = given
             origins[name, "base_url"] = "argument"
+            row = attrs.evolve(row, query={**row.query, **query}) if query else row
     moved = (name, "base_url") in origins
     if moved and base_url is not None:
         # However it was given: the address of a server alone means its usual path.
@@ -218,15 +220,35 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
     paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
-    if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
+    if (base_url, default_model, display, paths) != (row.base_url, row.default_model, row.display_name, row.paths):
+        row = attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
+    return _placed(row, origins, faults) if moved else row
+
+
+def _placed(row: ProviderConfig, origins: Mapping[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
+    """The row as its class reads the address that settings gave, by the class that is for this host."""
+    name = canonical(row.name)
+    if row.host_classes and (name, "provider_class") not in origins and (cls := _at_host(row.base_url, row.host_classes)) is not None:
+        row = attrs.evolve(row, provider_class=cls)
+    known = _class_if_any(row)
+    if not isinstance(known, type) or not issubclass(known, BaseLLMProvider):
         return row
-    return attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
+    try:
+        return known.placed(row)
+    except ConfigurationError as exc:
+        faults.append(f"{origins.get((name, 'base_url'), 'base_url')}: {exc}")
+        return row
 
 
 def _called(base_url: str, row: ProviderConfig) -> str:
     """What the row's API is called at this address."""
-    host = urlsplit(base_url).hostname or ""
-    return next((called for known, called in row.display_names.items() if f".{host}".endswith(f".{known}")), row.display_name)
+    return _at_host(base_url, row.display_names) or row.display_name
+
+
+def _at_host(base_url: str | None, by_host: Mapping[str, str]) -> str | None:
+    """What is said of an address's host, or of a domain that it is in."""
+    host = urlsplit(base_url or "").hostname or ""
+    return next((said for known, said in by_host.items() if f".{host}".endswith(f".{known}")), None)
 
 
 def _moved(path: str, base_url: str | None) -> str:
@@ -255,6 +277,8 @@ def _keys(
     else:
         found = [(sourced.value, sourced.origin.removeprefix("$")) for sourced in declared.keys.get(name, ())]
         found.append((row.api_key or "", f"{row.name} row"))
+        if name in declared.ambient and not any(secret for secret, _ in found):
+            found.append((declared.ambient[name].value, declared.ambient[name].origin.removeprefix("$")))
     keys: dict[str, Key] = {}
     for secret, source in found:
         if not isinstance(secret, str):

@@ -150,6 +150,7 @@ NAMES_ALLOWED = {
     ("rows.py", "openai"): "the SDK whose class is the default client_class",
     ("providers/sdk.py", "openai"): "the SDK whose exceptions and stock classes this file knows",
     ("providers/sdk.py", "azure"): "stock classes of that SDK",
+    ("providers/azure.py", "openai"): "the API that it serves, in its addresses and by its SDK",
     ("providers/chat_format.py", "groq"): "x_groq is a field of the wire format, read wherever it comes",
     ("providers/chat_stream.py", "groq"): "the same field",
     ("providers/anthropic.py", "openai"): "options by OpenAI's names are what it translates",

@@ -145,6 +145,7 @@ async def test_speech(name: str, server: ScriptedServer) -> None:
 PICTURE = {"data": [{"b64_json": base64.b64encode(media.PNG).decode()}]}
 PICTURES: dict[str, tuple[str, Any]] = {
     "openai": ("gpt-image-1.5", PICTURE),
+    "azure": ("gpt-image-1.5", PICTURE),
     "recraft": ("recraftv3", PICTURE),
     "gemini": (
         "gemini-3-image",

@@ -215,6 +215,12 @@ class ChatCompletions(Format):
         return said
 
 
+class AzureChat(ChatCompletions):
+    """The same with Azure's header, as its v1 API has it: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/latest."""
+
+    key_headers: ClassVar = {"api-key": "KEY"}
+
+
 class Messages(Format):
     """Anthropic's Messages API."""
 
@@ -589,9 +595,9 @@ class Responses(Format):
             said.assistant[-1] += text
 
 
-CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateContent(), Responses()
+CHAT, ANTHROPIC, GEMINI, RESPONSES, AZURE = ChatCompletions(), Messages(), GenerateContent(), Responses(), AzureChat()
 
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES}.get(row, CHAT)
+    return {"azure": AZURE, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES}.get(row, CHAT)
