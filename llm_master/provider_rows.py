@@ -5,10 +5,26 @@ A row states only what differs from the defaults of :class:`~llm_master.rows.Pro
 
 from __future__ import annotations
 
+from typing import Any
+
 from llm_master.rows import ProviderConfig
 
 _CHAT = ("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "list_models")
 """What most of them do."""
+
+_AWS: dict[str, Any] = {
+    "api_key_env": ("AWS_BEARER_TOKEN_BEDROCK",),
+    # In the order in which AWS's own libraries look at them.
+    "ambient_keys": {
+        "AWS_ACCESS_KEY_ID": "aws-keys:{AWS_ACCESS_KEY_ID}:{AWS_SECRET_ACCESS_KEY}[:{AWS_SESSION_TOKEN}]",
+        "AWS_PROFILE": "aws-credentials:{AWS_PROFILE}",
+        "AWS_ROLE_ARN": "aws-credentials",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "aws-credentials",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "aws-credentials",
+    },
+    "field_env": {"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
+}
+"""How AWS is told who asks, and where."""
 
 ROWS = {
     "openai": ProviderConfig(
@@ -308,6 +324,34 @@ ROWS = {
             "image_output",
             "count_tokens",
         ),
+    ),
+    "bedrock": ProviderConfig(
+        display_name="Amazon Bedrock",
+        telemetry_name="aws.bedrock",
+        provider_class="llm_master.providers.bedrock:BedrockProvider",
+        base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        base_url_env=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
+        prefixes=("anthropic.claude-", "us.anthropic.", "eu.anthropic.", "apac.anthropic.", "global.anthropic.", "amazon.nova-"),
+        takes_urls=(),  # of those only s3://
+        # Schemas are for newer models only: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
+        structured_output="tool",
+        supports_caching=True,
+        capabilities=(
+            *("chat", "streaming", "tools", "parallel_tools", "vision"),
+            *("audio_input", "video_input", "pdf", "reasoning", "count_tokens"),
+        ),
+        **_AWS,
+    ),
+    "bedrock_openai": ProviderConfig(
+        # The models that it serves by OpenAI's API: https://docs.aws.amazon.com/bedrock/latest/userguide/inference-chat-completions.html
+        display_name="Amazon Bedrock (OpenAI's API)",
+        telemetry_name="aws.bedrock",
+        provider_class="llm_master.providers.bedrock:BedrockChatProvider",
+        base_url="https://bedrock-runtime.{region}.amazonaws.com/openai/v1",
+        generate_map={"responses/{model}": "llm_master.providers.bedrock:BedrockResponsesProvider"},
+        takes_urls=(),
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "json_mode", "reasoning"),
+        **_AWS,
     ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.

@@ -124,7 +124,7 @@ class ProviderConfig:
         ca_bundle: Path of a PEM file with the authorities to trust.
         scope: OAuth scope, where the provider has one.
         folder_id: Cloud folder, where the provider has one.
-        region: Cloud region, where the provider has one.
+        region: Cloud region, where the provider has one; it takes the place of ``{region}`` in ``base_url``.
         field_env: Field of the row -> variables that set it, the first that is set: ``{"region": ("ACME_REGION",)}``. ``query.NAME``
             is a parameter of ``query``, and may also stand behind a ``?`` in an address that settings give.
         ambient_keys: Variable -> the key that its being set stands for, where no key is given: ``{"ACME_ID": "{ACME_ID}:{ACME_SECRET}"}``.

@@ -217,6 +217,8 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         cls = _class_if_any(row)
         base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
+    if base_url is not None and row.region:
+        base_url = base_url.replace("{region}", row.region)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
     paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
