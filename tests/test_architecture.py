@@ -151,6 +151,8 @@ NAMES_ALLOWED = {
     ("providers/sdk.py", "openai"): "the SDK whose exceptions and stock classes this file knows",
     ("providers/sdk.py", "azure"): "stock classes of that SDK",
     ("providers/azure.py", "openai"): "the API that it serves, in its addresses and by its SDK",
+    ("providers/bedrock.py", "anthropic"): "whose models it serves as well, with the same parameters",
+    ("providers/bedrock.py", "openai"): "options by OpenAI's names are what it translates, and a family of models",
     ("providers/chat_format.py", "groq"): "x_groq is a field of the wire format, read wherever it comes",
     ("providers/chat_stream.py", "groq"): "the same field",
     ("providers/anthropic.py", "openai"): "options by OpenAI's names are what it translates",

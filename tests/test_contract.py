@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from servers.formats import CACHED, CHAT, INPUT, OUTPUT, REASONING, Call, Format, Refusal, Said, format_of
+from servers.formats import CACHED, CHAT, INPUT, OUTPUT, Call, Format, Refusal, Said, format_of
 from servers.scripted import FOREVER, GATE, ScriptedServer
 
 from llm_master import (
@@ -76,7 +76,12 @@ class Party:
         self.server.answer_json(self.format.answer(text, calls), **how)
 
     def streams(self, *texts: str, calls: Sequence[Call] = (), **how: Any) -> None:
-        self.server.answer_sse(*self.format.stream(*(texts or (() if calls else TEXTS)), calls=calls), **how)
+        self.sends(*self.format.stream(*(texts or (() if calls else TEXTS)), calls=calls), **how)
+
+    def sends(self, *events: Any, **how: Any) -> None:
+        """Stream these events; those that are text are the format's."""
+        pieces = [self.format.wire(event) if isinstance(event, str) else event for event in events]
+        self.server.answer_sse(*pieces, headers={"content-type": self.format.stream_type}, **how)
 
     def refuses(self, kind: str, *, retry_after: int = 7, times: int | None = 1) -> Refusal:
         refusal = self.format.error(kind, retry_after=retry_after)
@@ -142,7 +147,7 @@ def in_both_ways(party: Party, how: str, *texts: str, calls: Sequence[Call] = ()
     if how == "query":
         party.server.answer_json(party.format.answer("".join(texts), calls, finish))
     else:
-        party.server.answer_sse(*party.format.stream(*texts, calls=calls, finish=finish))
+        party.sends(*party.format.stream(*texts, calls=calls, finish=finish))
 
 
 # Chat
@@ -155,7 +160,12 @@ async def test_a_question_is_asked_and_answered(party: Party, how: str) -> None:
     assert (answer.finish_reason, answer.tool_calls, answer.reasoning) == ("stop", [], None)
     assert (answer.provider, answer.model_name) == (party.name, party.model)
     (attempt,) = answer.receipt.attempts
-    assert (attempt.provider, attempt.model, attempt.model_served, attempt.status) == (party.name, "any-model", "served-1", 200)
+    assert (attempt.provider, attempt.model, attempt.model_served, attempt.status) == (
+        party.name,
+        "any-model",
+        party.format.served or "any-model",
+        200,
+    )
     (said,) = party.said
     assert (said.model, said.user, said.streams) == ("any-model", [QUESTION], how == "stream")
 
@@ -180,7 +190,7 @@ async def test_usage_is_in_our_convention(party: Party) -> None:
         in_both_ways(party, how, "Hello.")
         usage = (await whole(party, how)).usage
         assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (INPUT, OUTPUT, INPUT + OUTPUT)
-        assert (usage.cached_tokens, usage.reasoning_tokens) == (CACHED, REASONING)
+        assert (usage.cached_tokens, usage.reasoning_tokens) == (CACHED, party.format.reasoning)
         assert usage.cost is None
 
 
@@ -242,7 +252,7 @@ async def test_deltas_come_in_order_and_make_the_whole(party: Party) -> None:
 async def test_a_delta_is_handed_out_before_the_next_one_is_sent(party: Party) -> None:
     events = party.format.stream("first", "second")
     held = next(position for position, event in enumerate(events) if "second" in event)
-    party.server.answer_sse("".join(events[:held]), GATE, "".join(events[held:]))
+    party.sends("".join(events[:held]), GATE, "".join(events[held:]))
     async with party.llm.stream(party.model, prompt=QUESTION) as stream:
         pieces = aiter(stream)
         assert await anext(pieces) == "first"
@@ -252,8 +262,8 @@ async def test_a_delta_is_handed_out_before_the_next_one_is_sent(party: Party) -
 
 
 async def test_where_packets_end_changes_nothing(party: Party) -> None:
-    text = "".join(party.format.stream(*TEXTS, calls=CALLS)).encode()
-    party.server.answer_sse(*(text[position : position + 1] for position in range(len(text))))
+    text = party.format.wire(*party.format.stream(*TEXTS, calls=CALLS))
+    party.sends(*(text[position : position + 1] for position in range(len(text))))
     answer = await whole(party, "stream")
     assert answer.content == TEXT
     assert [(call.name, call.arguments) for call in answer.tool_calls] == [(name, arguments) for _, name, arguments in CALLS]
@@ -338,7 +348,11 @@ async def test_the_choice_of_a_tool_arrives(party: Party) -> None:
             "none": {"mode": "NONE"},
             "function": {"mode": "ANY", "allowedFunctionNames": ["get_time"]},
         }
-        if "toolConfig" in body:
+        if party.name == "bedrock":
+            bedrock = {"auto": {"auto": {}}, "required": {"any": {}}, "function": {"tool": {"name": "get_time"}}}
+            assert body.get("toolConfig", {}).get("toolChoice") == bedrock.get(name)
+            assert ("toolConfig" in body) is (name != "none")  # without tools none is called
+        elif "toolConfig" in body:
             assert body["toolConfig"] == {"functionCallingConfig": gemini[name]}
         else:
             flat = {"type": "function", "name": "get_time"} if name == "function" else choice
@@ -367,7 +381,7 @@ async def test_an_error_has_its_class_its_status_and_its_provider(party: Party, 
         assert type(error) is ERRORS[kind]
         assert (error.status, error.provider, error.model) == (refusal.status, party.name, "any-model")
         assert party.name in str(error)
-        assert refusal.body["error"]["message"][:20] in str(error)
+        assert refusal.message[:20] in str(error)
         sends = 3 if kind == "server" else 1
         assert len(error.receipt.attempts) == sends and len(party.server.requests) == sends * sent
         assert {attempt.status for attempt in error.receipt.attempts} == {refusal.status}
@@ -394,7 +408,7 @@ async def test_a_server_error_is_sent_again_as_it_was(party: Party, how: str) ->
 
 
 async def test_an_error_before_the_first_delta_is_retried(party: Party) -> None:
-    party.server.answer_sse(*party.format.preface(), party.format.error_event())
+    party.sends(*party.format.preface(), party.format.error_event())
     party.streams()
     answer = await whole(party, "stream")
     assert answer.content == TEXT
@@ -404,7 +418,7 @@ async def test_an_error_before_the_first_delta_is_retried(party: Party) -> None:
 
 async def test_a_stream_that_ends_before_its_first_delta_is_retried(party: Party) -> None:
     for end in ("done", "close", "reset"):
-        party.server.answer_sse(*party.format.preface(), framing="close" if end == "close" else "chunked", end=end)
+        party.sends(*party.format.preface(), framing="close" if end == "close" else "chunked", end=end)
         party.streams()
         answer = await whole(party, "stream")
         assert answer.content == TEXT
@@ -414,7 +428,7 @@ async def test_a_stream_that_ends_before_its_first_delta_is_retried(party: Party
 async def test_an_error_after_the_first_delta_interrupts(party: Party) -> None:
     events = party.format.stream("Hello, ", "world.", "!")
     until = next(position for position, event in enumerate(events) if "world." in event) + 1
-    party.server.answer_sse(*events[:until], party.format.error_event())
+    party.sends(*events[:until], party.format.error_event())
     pieces = []
     with pytest.raises(StreamInterruptedError) as caught:
         async with party.llm.stream(party.model, prompt=QUESTION) as stream:
@@ -432,7 +446,7 @@ async def test_a_stream_that_is_cut_off_interrupts(party: Party) -> None:
         until = next(position for position, event in enumerate(events) if "world." in event) + 1
         # The reset waits until the text has been read: one that overtakes it may take it along.
         held = [GATE] if end == "reset" else []
-        party.server.answer_sse(*events[:until], *held, framing="close" if end == "close" else "chunked", end=end)
+        party.sends(*events[:until], *held, framing="close" if end == "close" else "chunked", end=end)
         pieces = []
         with pytest.raises(StreamInterruptedError) as caught:
             async with party.llm.stream(party.model, prompt=QUESTION) as stream:
@@ -480,7 +494,7 @@ async def test_a_stream_that_is_left_leaves_no_connection(party: Party) -> None:
     for leave in ("stop", "break", "cancel", "drop"):
         events = party.format.stream("first", "second")
         held = next(position for position, event in enumerate(events) if "second" in event)
-        party.server.answer_sse("".join(events[:held]), GATE, "".join(events[held:]))
+        party.sends("".join(events[:held]), GATE, "".join(events[held:]))
         stream = party.llm.stream(party.model, prompt=QUESTION)
         assert await anext(aiter(stream)) == "first"
         assert party.server.open == 1
@@ -613,7 +627,7 @@ async def test_a_key_that_the_provider_repeats_is_masked(party: Party, how: str,
     for kind in ("key", "server"):
         caplog.set_level("DEBUG")
         refusal = party.format.error(kind)
-        refusal.body["error"]["message"] += f" You sent {KEY}."
+        refusal.message += f" You sent {KEY}."
         sends = 3 if kind == "server" else 1
         party.begin_anew()
         party.server.answer_json(refusal.body, status=refusal.status, times=sends)
@@ -748,6 +762,6 @@ async def test_many_calls_at_once_do_not_mix(any_party: Party) -> None:
 def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
-    assert spoken == {"ChatCompletions", "AzureChat", "Messages", "GenerateContent", "Responses"}
+    assert spoken == {"ChatCompletions", "AzureChat", "Messages", "GenerateContent", "Responses", "Converse"}
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

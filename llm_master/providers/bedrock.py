@@ -93,7 +93,8 @@ class BedrockProvider(OnBedrock):
                 result.dropped.append(name)
             elif name in _INFERENCE:
                 _join(out, "inferenceConfig", {_INFERENCE[name]: value})
-                result.renamed[name] = f"inferenceConfig.{_INFERENCE[name]}"
+                if _INFERENCE[name] != name:
+                    result.renamed[name] = f"inferenceConfig.{_INFERENCE[name]}"
             elif name == "stop":
                 _join(out, "inferenceConfig", {"stopSequences": [value] if isinstance(value, str) else list(value)})
                 result.renamed[name] = "inferenceConfig.stopSequences"

@@ -51,6 +51,9 @@ _SAID: tuple[tuple[type[e.ProviderError], str], ...] = (
 )
 """What a refused request says, in lower case, where its name does not tell."""
 
+_UNKNOWN = r"security token|signature|api key|authentication (failed|token)|credential|bearer token"
+"""What a denial says, in lower case, where it is not known who asks."""
+
 _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"on-demand throughput", "name an inference profile, as us. or global. before the model's id, or its ARN"),
     (r"signature (expired|not yet current)|request has expired", "is this machine's clock right?"),
@@ -86,7 +89,7 @@ def error_named(name: str, said: str, status: int | None, *, model: str, headers
         kind = next((refined for refined, pattern in _SAID if re.search(pattern, lowered)), kind)
         if kind is e.InvalidRequestError and status is not None:
             kind = classify(status, Failure(said))
-    elif kind is e.PermissionDeniedError and classify(403, Failure(said)) is e.AuthenticationError:
+    elif kind is e.PermissionDeniedError and (re.search(_UNKNOWN, lowered) or classify(403, Failure(said)) is e.AuthenticationError):
         kind = e.AuthenticationError
     remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, f"{lowered} {name.lower()}")), None)
     text = f"{status} {said}" if status is not None else said

@@ -51,6 +51,19 @@ class Refusal:
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def message(self) -> str:
+        return str(self._where["message"])
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._where["message"] = text
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        where: dict[str, Any] = self.body.get("error", self.body)
+        return where
+
 
 class Format:
     """One wire format. Streams are lists of events, each a text that can be sent apart.
@@ -60,12 +73,22 @@ class Format:
         finish_reasons: Their words for the four reasons, by the field's.
         option_names: Where ``max_tokens``, ``temperature`` and ``stop`` stand in a body.
         unsupported: An option that changes the meaning and has no word here; ``None`` where all go through.
+        stream_type: The media type of a stream.
+        served: What an answer calls the model that made it; ``None`` where it does not say.
+        reasoning: How many tokens of reasoning an answer counts; ``None`` where it does not say.
     """
 
     key_headers: ClassVar[dict[str, str]]
     finish_reasons: ClassVar[dict[str, str]]
     option_names: ClassVar[dict[str, tuple[str, ...]]]
     unsupported: ClassVar[str | None] = None
+    stream_type: ClassVar[str] = "text/event-stream"
+    served: ClassVar[str | None] = "served-1"
+    reasoning: ClassVar[int | None] = REASONING
+
+    def wire(self, *events: str) -> bytes:
+        """The bytes of events."""
+        return "".join(events).encode()
 
     def answer(self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None) -> Any:
         """A whole answer."""
@@ -600,4 +623,14 @@ CHAT, ANTHROPIC, GEMINI, RESPONSES, AZURE = ChatCompletions(), Messages(), Gener
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    return {"azure": AZURE, "anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES}.get(row, CHAT)
+    from servers.format_bedrock import CONVERSE
+
+    own = {
+        "azure": AZURE,
+        "anthropic": ANTHROPIC,
+        "gemini": GEMINI,
+        "vertex": GEMINI,
+        "bedrock": CONVERSE,
+        "acme_responses": RESPONSES,
+    }
+    return own.get(row, CHAT)
