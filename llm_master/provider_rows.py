@@ -74,6 +74,7 @@ ROWS = {
         # Who has set this up for Microsoft's own libraries has set it up for us.
         ambient_keys={"AZURE_CLIENT_ID": "entra-id", "AZURE_FEDERATED_TOKEN_FILE": "entra-id"},
         scope="https://cognitiveservices.azure.com/.default",
+        paths={"key": "/models"},  # what could be deployed: not a list of deployments, but shown to a valid key only
         generate_map={
             "gpt-image-*": "llm_master.generators.images:openai_image",
             "dall-e-*": "llm_master.generators.images:openai_image",

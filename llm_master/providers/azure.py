@@ -96,6 +96,8 @@ def placed(config: ProviderConfig) -> ProviderConfig:
 class OnAzure(HTTPProvider):
     """What the wire formats have in common there. The key is an API key, an Entra ID token, or ``entra-id``."""
 
+    models_path = None  # with a key it lists what could be deployed, and what is deployed only to its management API
+
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(placed(config) if config is not None else None)
         version = self.config.query.get(API_VERSION, "")
@@ -217,24 +219,9 @@ class AzureProvider(OnAzure, UnifiedProvider):
     def _path(self, path: str, model: str) -> str:
         return path if self.version is None else f"/deployments/{quote(model, safe='')}{path}"
 
-    async def list_models(self) -> list[str]:
-        """Not here: with a key Azure lists what could be deployed, and what is deployed only to its management API."""
-        raise InvalidRequestError(
-            f"{self.config.display_name or self.config.name} lists its deployments in its portal and to its management API only: "
-            "take their names from there"
-        )
-
-    async def health_check(self) -> bool:
-        """Whether the resource answers to this key, which costs nothing."""
-        return (await (await self.endpoint("/models", {})).get()).status == 200
-
 
 class AzureResponsesProvider(OnAzure, ResponsesProvider):
     """The Responses API of a resource's deployments."""
-
-    async def health_check(self) -> bool:
-        """Whether the resource answers to this key, which costs nothing."""
-        return (await (await self.endpoint("/models", {})).get()).status == 200
 
 
 class Identity:
