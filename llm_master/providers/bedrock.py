@@ -65,7 +65,6 @@ class BedrockProvider(OnBedrock):
 
     stream_parser = FrameParser
     takes_json_object = False
-    reads_text_files = True
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
