@@ -447,9 +447,13 @@ async def test_a_rate_limit_says_when_to_come_again(server: ScriptedServer) -> N
     assert state is not None and (state.requests_limit, state.requests_remaining, state.tokens_remaining) == (10, 9, 900)
 
 
-async def test_deployments_are_listed_nowhere_that_a_key_leads_to() -> None:
-    with pytest.raises(InvalidRequestError, match="portal"):
+async def test_deployments_are_listed_nowhere_that_a_key_leads_to(server: ScriptedServer) -> None:
+    with pytest.raises(InvalidRequestError, match="list its models"):
         await AzureProvider(attrs.evolve(PROVIDER_CONFIGS["azure"], base_url=RESOURCE, api_key=KEY)).list_models()
+    # Whether the key is good is asked all the same, where it costs nothing.
+    server.answer_json({"object": "list", "data": []})
+    assert (await over(server, OPENAI_API_VERSION=DATED).check_health("azure"))["azure"].state == "valid"
+    assert server.request.path == f"/openai/models?api-version={DATED}"
 
 
 # What is not chat

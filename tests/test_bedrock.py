@@ -812,7 +812,7 @@ async def test_a_model_whose_tokens_it_does_not_count(server: ScriptedServer) ->
 
 async def test_its_models_are_listed_elsewhere() -> None:
     provider = BedrockProvider(attrs.evolve(PROVIDER_CONFIGS["bedrock"], api_key=BEARER, region="us-east-1"))
-    with pytest.raises(InvalidRequestError, match="console"):
+    with pytest.raises(InvalidRequestError, match="list its models"):
         await provider.list_models()
     assert await provider.health_check()
 

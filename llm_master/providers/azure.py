@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit
 
 import attrs
@@ -96,7 +96,7 @@ def placed(config: ProviderConfig) -> ProviderConfig:
 class OnAzure(HTTPProvider):
     """What the wire formats have in common there. The key is an API key, an Entra ID token, or ``entra-id``."""
 
-    models_path = None  # with a key it lists what could be deployed, and what is deployed only to its management API
+    models_path: ClassVar[str | None] = None  # with a key it lists what could be deployed, and what is deployed only to its management API
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(placed(config) if config is not None else None)

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import attrs
@@ -139,7 +139,7 @@ def _botocore(module: str) -> Any:
 class OnBedrock(HTTPProvider):
     """What the wire formats have in common there. The key is an API key of Bedrock's, or says which AWS credentials sign."""
 
-    models_path = None  # its list is of another API, and wants other rights
+    models_path: ClassVar[str | None] = None  # its list is of another API, and wants other rights
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         if config is not None and config.region and config.base_url:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -65,7 +65,7 @@ class ResponsesProvider(HTTPProvider):
     ``answer.raw["id"]`` names what can be asked for later.
     """
 
-    models_path = "/models"
+    models_path: ClassVar[str | None] = "/models"
 
     takes_urls = frozenset({"image", "file"})
 

@@ -171,8 +171,8 @@ class SigningEndpoint(Endpoint):
         self._take(endpoint)
         self._sign = sign
 
-    async def _exchange(self, method: str, body: bytes | None) -> Answer:
-        return await self._signed(method, body or b"")._exchange(method, body)
+    async def _exchange(self, method: str, body: bytes | None, max_bytes: int | None = None) -> Answer:
+        return await self._signed(method, body or b"")._exchange(method, body, max_bytes)
 
     async def open(self, body: bytes) -> Stream:
         """Send ``body``, signed, and return when the head of the answer has arrived. Raises what :meth:`post` does."""

@@ -33,7 +33,9 @@ class Ours:
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
         )
-        self._llm = QueryLLM(LLMConfig(api_keys={provider: [self.key, *(f"{self.key}-{number}" for number in range(1, self.keys))]}, **self.settings))
+        self._llm = QueryLLM(
+            LLMConfig(api_keys={provider: [self.key, *(f"{self.key}-{number}" for number in range(1, self.keys))]}, **self.settings)
+        )
 
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
