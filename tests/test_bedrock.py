@@ -841,6 +841,16 @@ async def test_openais_api_by_both_ways(server: ScriptedServer, environment: dic
     assert server.requests[0].json["model"] == "openai.gpt-oss-20b-1:0"
 
 
+@pytest.mark.parametrize("row", ["bedrock", "bedrock_openai"])
+async def test_what_neither_api_has_is_refused_by_name(server: ScriptedServer, row: str) -> None:
+    llm = over(server, row=row.upper(), AWS_BEARER_TOKEN_BEDROCK=BEARER)
+    with pytest.raises(InvalidRequestError, match="Bedrock.*cannot make embeddings"):
+        await llm.embed(f"{row}/amazon.titan-embed-text-v2:0", ["a cat"])
+    with pytest.raises(InvalidRequestError, match="Bedrock.*cannot rerank"):
+        await llm.rerank(f"{row}/any", "cats", ["dogs", "cats"])
+    assert server.requests == []
+
+
 async def test_its_errors_come_in_either_form(server: ScriptedServer) -> None:
     llm = over(server, row="BEDROCK_OPENAI", AWS_BEARER_TOKEN_BEDROCK=BEARER)
     server.answer_json({"error": {"code": "validation_error", "message": "Invalid model", "type": "invalid_request_error"}}, status=400)

@@ -54,7 +54,9 @@ RENEW_BEFORE = 300.0
 
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
-_VERSIONED = r"api.?version|unrecognized request argument|(unknown|unsupported|unexpected) (parameter|argument|field)|extra inputs"
+_VERSIONED = r"api.?version|unrecognized request argument|unknown parameter|extra inputs"
+"""What a refusal says, in lower case, of an option that the api-version may not know."""
+
 _RESOURCE = re.compile(r"(?P<root>.*?)(/openai(/deployments(/(?P<deployment>[^/]+)(/.*)?)?)?|/models|/api/projects/[^/]+)?")
 """The paths that stand for a resource: alone, of its API, of one deployment, of the inference API, or of a project."""
 
@@ -151,7 +153,8 @@ class OnAzure(HTTPProvider):
             said += f" ({host} has no deployment {model!r}: the model's name must be the deployment's, as {self.config.name}/DEPLOYMENT)"
         elif "permissiondenied" in codes:
             kind = PermissionDeniedError
-            said += " (give the identity the role Cognitive Services OpenAI User on the resource)"
+            if self._is_token or self._identity is not None:
+                said += " (give the identity the role Cognitive Services OpenAI User on the resource)"
         elif isinstance(error, AuthenticationError):
             said += f" (asked of {host}: is the key of this resource?)"
         elif answer.status == 400 and re.search(_VERSIONED, said.lower()):

@@ -21,7 +21,7 @@ from llm_master.providers.bedrock_access import OnBedrock
 from llm_master.providers.bedrock_frames import FrameParser
 from llm_master.providers.bedrock_messages import cache_point, conversation, has_tools
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import StreamReader, encoded, unreadable
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
 from llm_master.providers.responses import ResponsesProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.types import LLMResponse, Message
@@ -98,7 +98,8 @@ class BedrockProvider(OnBedrock):
                 _join(out, "inferenceConfig", {"stopSequences": [value] if isinstance(value, str) else list(value)})
                 result.renamed[name] = "inferenceConfig.stopSequences"
             elif name == "tools":
-                _join(out, "toolConfig", {"tools": [block for tool in value for block in _tool(tool)]})
+                if value:  # the API refuses an empty list
+                    _join(out, "toolConfig", {"tools": [block for tool in value for block in _tool(tool)]})
             elif name == "tool_choice":
                 _join(out, "toolConfig", {"toolChoice": _tool_choice(value)})
             elif name == "response_format":
@@ -179,7 +180,11 @@ class BedrockProvider(OnBedrock):
 
 
 class BedrockChatProvider(OnBedrock, UnifiedProvider):
-    """Chat completions, for the models that Bedrock serves by them."""
+    """Chat completions, for the models that Bedrock serves by them. It has none of OpenAI's other operations."""
+
+    embed = HTTPProvider.embed
+    moderate = HTTPProvider.moderate
+    rerank = HTTPProvider.rerank
 
 
 class BedrockResponsesProvider(OnBedrock, ResponsesProvider):
