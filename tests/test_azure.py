@@ -511,6 +511,21 @@ async def test_what_goes_through_the_sdk(server: ScriptedServer, identity: Azure
         assert request.headers["authorization"] == f"Bearer {token}" and "api-key" not in request.headers
 
 
+@pytest.mark.parametrize("key", [KEY, TOKEN])
+async def test_the_request_is_the_one_that_the_sdks_own_client_makes(server: ScriptedServer, key: str) -> None:
+    from openai import AsyncAzureOpenAI
+
+    server.answer_json(ANSWER, times=2)
+    auth = {"azure_ad_token" if key == TOKEN else "api_key": key}
+    async with AsyncAzureOpenAI(azure_endpoint=server.url, api_version=DATED, max_retries=0, **auth) as client:  # type: ignore[arg-type]
+        await client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": "Hello"}], max_tokens=5)
+    await over(server, AZURE_API_KEY=key, OPENAI_API_VERSION=DATED).query("azure/gpt-4.1", prompt="Hello", max_tokens=5)
+    theirs, ours = server.requests
+    assert (theirs.method, theirs.path, theirs.json) == (ours.method, ours.path, ours.json)
+    for name in ("api-key", "authorization"):
+        assert theirs.headers.get(name) == ours.headers.get(name)
+
+
 async def test_a_client_class_of_ones_own_gets_all_calls(server: ScriptedServer) -> None:
     from openai import AsyncAzureOpenAI, AzureOpenAI
 

@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote
 
 import attrs
 import pytest
@@ -181,14 +181,51 @@ async def test_requests_are_signed_as_botocore_signs_them(server: ScriptedServer
             assert "".join([piece async for piece in stream]) == "Hello."
     request = server.request
     ending = {"query": "converse", "stream": "converse-stream", "count": "count-tokens"}[how]
-    assert unquote(request.path) == f"/model/{model}/{ending}"
-    assert request.path.count("/") == 3  # an ARN's own are quoted
+    assert request.path == f"/model/{quote(model, safe='')}/{ending}"
     region = "us-west-2" if model == ARN else "eu-central-1"
     host = server.url.removeprefix("http://")
     assert request.headers["authorization"] == signed_by_botocore(request, host, region, token)
     assert request.headers.get("x-amz-security-token") == token
     # It is over the very bytes: any other body has another.
     assert request.headers["authorization"] != signed_by_botocore(request, host, region, token, body=b"{}")
+
+
+@pytest.mark.parametrize("model", ["us.anthropic.claude-sonnet-4-5-20250929-v1:0", ARN])
+async def test_the_request_is_the_one_that_aws_own_client_makes(server: ScriptedServer, model: str) -> None:
+    """And what the scripted server answers is what that client reads, so that it stands for the service."""
+    from botocore.session import Session
+
+    def ask() -> tuple[Any, list[str]]:
+        session = Session()
+        session.set_credentials(ID, SECRET, TOKEN)
+        client = session.create_client("bedrock-runtime", region_name="us-west-2", endpoint_url=server.url)
+        content: Any = [{"image": {"format": "png", "source": {"bytes": PNG}}}, {"text": "Grüße"}]
+        said: Any = {
+            "messages": [{"role": "user", "content": content}],
+            "system": [{"text": "Be brief."}],
+            "inferenceConfig": {"maxTokens": 9},
+        }
+        whole = client.converse(modelId=model, **said)
+        events = list(client.converse_stream(modelId=model, **said)["stream"])
+        client.close()
+        return whole, [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
+
+    server.answer_json(CONVERSE.answer("Hello."), times=1)
+    server.answer_sse(CONVERSE.wire(*CONVERSE.stream("Hel", "lo.")), headers={"content-type": CONVERSE.stream_type})
+    whole, texts = await asyncio.to_thread(ask)
+    assert (whole["output"]["message"]["content"], whole["stopReason"], texts) == ([{"text": "Hello."}], "end_turn", ["Hel", "lo."])
+    llm = over(server, **KEYS, AWS_SESSION_TOKEN=TOKEN)
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}}
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [picture, {"type": "text", "text": "Grüße"}]}]
+    server.answer_json(CONVERSE.answer("Hello."))
+    server.answer_sse(CONVERSE.wire(*CONVERSE.stream("Hel", "lo.")), headers={"content-type": CONVERSE.stream_type})
+    await llm.query(f"bedrock/{model}", messages, max_tokens=9)
+    async with llm.stream(f"bedrock/{model}", messages, max_tokens=9) as stream:
+        assert [piece async for piece in stream] == texts
+    theirs, theirs_streamed, ours, ours_streamed = server.requests
+    for one, other in ((theirs, ours), (theirs_streamed, ours_streamed)):
+        assert (one.method, one.path, one.json) == (other.method, other.path, other.json)
+        assert one.headers["authorization"].partition(" ")[0] == other.headers["authorization"].partition(" ")[0]
 
 
 async def test_a_signature_is_made_anew_for_each_request(server: ScriptedServer) -> None:
@@ -393,7 +430,12 @@ async def test_credentials_that_cannot_be_had(server: ScriptedServer, monkeypatc
 )
 @pytest.mark.parametrize("key", [{"AWS_BEARER_TOKEN_BEDROCK": BEARER}, {"AWS_ACCESS_KEY_ID": ID, "AWS_SECRET_ACCESS_KEY": SECRET}])
 def test_where_a_model_is_asked(model: str, environment: dict[str, str], url: str, key: dict[str, str]) -> None:
-    assert QueryLLM(LLMConfig(environment={**environment, **key})).plan(model, prompt="Hello").url == url
+    plan = QueryLLM(LLMConfig(environment={**environment, **key})).plan(model, prompt="Hello")
+    if "AWS_ACCESS_KEY_ID" in key:
+        # The way that botocore sends it, since services may read a path in more than one way before they check what is signed.
+        head, slash, rest = url.partition("/model/")
+        url = head + slash + rest.replace(":", "%3A")
+    assert plan.url == url
 
 
 @pytest.mark.parametrize("row", ["bedrock", "bedrock_openai"])
@@ -494,6 +536,48 @@ def test_a_result_may_be_an_error_and_a_foreign_id_is_made_to_fit() -> None:
             tools=[{"type": "function", "function": {"name": "f"}}],
             tool_choice="none",
         )
+
+
+def test_what_is_sent_is_what_botocores_model_of_the_api_takes() -> None:
+    from botocore.session import Session
+    from botocore.validate import ParamValidator
+
+    answered = CONVERSE.answer("Let me see.", [CALL], thinking=(THOUGHT, SIGNATURE))
+    native = {"format": "bedrock", "content": answered["output"]["message"]["content"]}
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PNG).decode()}"}}
+    file = {"type": "file", "file": {"filename": "a b.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}}
+    cached: dict[str, Any] = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief.", **cached}]},
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, picture, file]},
+        {"role": "assistant", "content": "Let me see.", "_native": native},
+        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "So."}, picture], "is_error": True, **cached},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "x", "function": {"name": "get_weather", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "x", "content": "rain"},
+    ]
+    ModelRegistry.register("bedrock/us.anthropic.claude-sonnet-4-6", ModelConfig(capabilities={"json_schema": True}))
+    options: dict[str, Any] = {
+        "tools": [{**TOOLS[0], **cached}],
+        "tool_choice": "required",
+        "reasoning_effort": "high",
+        "service_tier": "flex",
+    }
+    options |= {
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 4,
+        "stop": "END",
+        "requestMetadata": {"a": "b"},
+        "response_format": FORM,
+    }
+    options |= {"guardrailConfig": {"guardrailIdentifier": "g", "guardrailVersion": "1"}, "performanceConfig": {"latency": "optimized"}}
+    model = Session().get_service_model("bedrock-runtime")
+    for stream, operation in ((False, "Converse"), (True, "ConverseStream")):
+        body = plan_of("bedrock/us.anthropic.claude-sonnet-4-6", messages, stream=stream, **options).body
+        shape = model.operation_model(operation).input_shape
+        assert ParamValidator().validate({"modelId": "m", **body}, shape).generate_report() == ""
+        assert {"system", "messages", "toolConfig", "inferenceConfig", "outputConfig", "serviceTier", "guardrailConfig"} <= body.keys()
 
 
 # Options

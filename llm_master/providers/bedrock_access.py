@@ -199,7 +199,7 @@ class OnBedrock(HTTPProvider):
             return endpoint
         service = "bedrock-mantle" if "bedrock-mantle." in base else "bedrock"
         signer = self._signers.setdefault((service, region), Signer(service, region, self._credentials))
-        return SigningEndpoint(endpoint, signer)
+        return SigningEndpoint(endpoint, base.rstrip("/") + path, signer)
 
     def _no_region(self) -> ConfigurationError:
         variables = self.config.field_env.get("region", ())

@@ -162,13 +162,17 @@ class SigningEndpoint(Endpoint):
 
     Args:
         endpoint: Where to, with what the requests have in common.
+        url: The same address as it is to be sent. What is percent-encoded in it stays so, since a signature is over that.
         sign: Given method, URL and body, the headers that replace or join the others.
     """
 
     __slots__ = ("_sign",)
 
-    def __init__(self, endpoint: Endpoint, sign: Callable[[str, str, bytes], Mapping[str, str]]) -> None:
+    def __init__(self, endpoint: Endpoint, url: str, sign: Callable[[str, str, bytes], Mapping[str, str]]) -> None:
+        from yarl import URL
+
         self._take(endpoint)
+        self._url = URL(url, encoded=True).with_query(endpoint._url.query or None)
         self._sign = sign
 
     async def _exchange(self, method: str, body: bytes | None, max_bytes: int | None = None) -> Answer:
