@@ -69,9 +69,10 @@ _HOMES = {
     ),
     "llm_master.rows": ("ModelConfig", "ProviderConfig"),
     "llm_master.model_registry": ("ModelRegistry",),
-    # UnifiedProvider comes by way of the table, which it shows as its PROVIDER_CONFIGS.
-    "llm_master.provider_configs": ("LLMConfig", "PROVIDER_CONFIGS", "UnifiedProvider"),
-    "llm_master.providers": ("BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "extract_prompt"),
+    # Both providers come by way of the table: one shows it as its PROVIDER_CONFIGS, the other is made of a row.
+    "llm_master.provider_configs": ("LLMConfig", "OpenRouterProvider", "PROVIDER_CONFIGS", "UnifiedProvider"),
+    "llm_master.provider_plugins": ("PROVIDER_PLUGINS",),
+    "llm_master.providers": ("BaseLLMProvider", "BaseProvider", "OpenAICompatibleProvider", "ProviderInterface", "extract_prompt"),
     "llm_master.query": ("LLMStream", "QueryLLM"),
     "llm_master.router": ("Router",),
     "llm_master.rotating_client": ("RotatingClient",),
@@ -124,9 +125,12 @@ if TYPE_CHECKING:
     from llm_master.model_registry import ModelRegistry as ModelRegistry
     from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
     from llm_master.provider_configs import LLMConfig as LLMConfig
+    from llm_master.provider_configs import OpenRouterProvider as OpenRouterProvider
+    from llm_master.provider_plugins import PROVIDER_PLUGINS as PROVIDER_PLUGINS
     from llm_master.providers import BaseLLMProvider as BaseLLMProvider
     from llm_master.providers import BaseProvider as BaseProvider
     from llm_master.providers import OpenAICompatibleProvider as OpenAICompatibleProvider
+    from llm_master.providers import ProviderInterface as ProviderInterface
     from llm_master.providers import UnifiedProvider as UnifiedProvider
     from llm_master.providers import extract_prompt as extract_prompt
     from llm_master.query import QueryLLM as QueryLLM

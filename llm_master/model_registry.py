@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from llm_master.errors import ConfigurationError
+from llm_master import plugins
+from llm_master.errors import ConfigurationError, PricingError
 from llm_master.rows import ModelConfig, canonical
 
 
 class _Models(MutableMapping[str, ModelConfig]):
-    """The rows by name. Reads the file on first use."""
+    """The rows by name. Reads the file on first use, and then the rows of plugins."""
 
     def __init__(self) -> None:
         self._rows: dict[str, ModelConfig | dict[str, Any]] | None = None
@@ -35,7 +36,27 @@ class _Models(MutableMapping[str, ModelConfig]):
             from importlib.resources import files
 
             self._rows = msgspec.json.decode(files("llm_master").joinpath("models.json").read_bytes())
+            # Afterwards, so that a plugin may look here while it is imported.
+            for plugin, what in plugins.load(plugins.MODELS):
+                self._add(plugin, what)
         return self._rows
+
+    def _add(self, plugin: plugins.Plugin, what: Any) -> None:
+        """Take a plugin's rows, without those that are wrong and those that there are already."""
+        if not isinstance(what, Mapping):
+            plugin.refuse(f'it is a {type(what).__name__}: give a mapping, as {{"acme/large": ModelConfig(...)}}')
+            return
+        faults = []
+        for name, row in what.items():
+            try:
+                if name in self:
+                    faults.append(f"{name!r} is registered already")
+                else:
+                    self[name] = row
+            except (ConfigurationError, PricingError) as exc:
+                faults.append(str(exc))
+        if faults:
+            plugin.refuse("; ".join(faults))
 
     def __getitem__(self, name: str) -> ModelConfig:
         rows = self._loaded()

@@ -24,12 +24,14 @@ from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
 from llm_master.providers.base import BaseLLMProvider, can_stream, load
+from llm_master.providers.interface import InterfaceForm, ProviderInterface
 from llm_master.providers.short import BaseProvider, ShortForm
-from llm_master.rows import ModelConfig, base_variable, canonical, key_variables
+from llm_master.row_classes import provider_class
+from llm_master.rows import ModelConfig, ProviderConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings
-from llm_master.snapshot import Snapshot, provider_class
+from llm_master.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from llm_master.results import ListedModel
@@ -120,7 +122,7 @@ class Names:
             is_path = isinstance(generator, str) and ":" in generator
             if is_path:
                 generator = load(generator, f"generate_map of provider {row.name!r}")
-            if isinstance(generator, type) and issubclass(generator, (BaseLLMProvider, BaseProvider)):
+            if isinstance(generator, type) and issubclass(generator, (BaseLLMProvider, BaseProvider, ProviderInterface)):
                 cls, generator = generator, None
             elif isinstance(generator, type) or not (callable(generator) or (isinstance(generator, str) and not is_path)):
                 raise ConfigurationError(
@@ -215,10 +217,7 @@ class Names:
             return provider
         row = self.snapshot.rows[route.provider]
         bound = attrs.evolve(row, api_key=key.secret if key is not None else None)
-        made: type[BaseLLMProvider] = cls or provider_class(row)
-        provider = ShortForm(bound, made) if issubclass(made, BaseProvider) else made(bound)
-        if not isinstance(provider, BaseLLMProvider):
-            raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
+        provider = new_provider(bound, cls)
         # Of two threads that come here at once, both get the object that was first.
         return self._providers.setdefault((kind, key), provider)
 
@@ -263,6 +262,19 @@ class Names:
             f"{display} needs an API key and none is set (a blank one counts as none): set {variables} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
+
+
+def new_provider(row: ProviderConfig, cls: type | None = None) -> BaseLLMProvider:
+    """The provider's object of a row that has its key bound, of the row's class or of another."""
+    made: type[Any] = cls or provider_class(row)
+    if issubclass(made, BaseProvider):
+        return ShortForm(row, made)
+    if issubclass(made, ProviderInterface):
+        return InterfaceForm(row, made)
+    provider = made(row)
+    if not isinstance(provider, BaseLLMProvider):
+        raise ConfigurationError(f"provider_class of provider {row.name!r} is no BaseLLMProvider: derive it from one")
+    return provider
 
 
 def _keeper(settings: Options) -> Keeper | None:

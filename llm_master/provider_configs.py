@@ -14,9 +14,11 @@ from typing import Any
 
 import attrs
 
+from llm_master import plugins
 from llm_master.errors import ConfigurationError
 from llm_master.provider_rows import ROWS
 from llm_master.provider_table import ProviderTable
+from llm_master.providers.openrouter import OpenRouterProvider as OpenRouterProvider  # noqa: PLC0414  # shown here: it needs the table
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.rows import ProviderConfig, canonical, key_attr
 from llm_master.settings.declared import Declared
@@ -26,8 +28,10 @@ from llm_master.settings.options import Options
 from llm_master.settings.routes import routes_of
 from llm_master.snapshot import Snapshot, take
 
-PROVIDER_CONFIGS = ProviderTable(ROWS, default_class=UnifiedProvider)
-"""Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it."""
+PROVIDER_CONFIGS = ProviderTable(ROWS, default_class=UnifiedProvider, plugins=lambda: plugins.load(plugins.PROVIDERS))
+"""Every provider known, by name. Rows are frozen: ``attrs.evolve`` makes a changed one, and a new ``QueryLLM`` sees it.
+
+Those of plugins are among them."""
 
 UnifiedProvider.PROVIDER_CONFIGS = PROVIDER_CONFIGS
 
@@ -86,7 +90,10 @@ class LLMConfig:
         self._check(fields)
 
     def _check(self, fields: Mapping[str, Any]) -> None:
-        known = set(self.field_names())
+        known = {field.name for field in attrs.fields(Options)}
+        if not fields.keys() <= known:
+            # Only now, since plugins are looked for to tell the table's providers.
+            known.update(_fields_of(PROVIDER_CONFIGS))
         if not fields.keys() <= known:
             # Only now, since it takes longer: providers that files and variables declare.
             known.update(_fields_of(take(PROVIDER_CONFIGS.values(), self.files, {}, (), self.environment, UnifiedProvider).rows))

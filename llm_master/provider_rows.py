@@ -94,6 +94,10 @@ ROWS = {
         # Its list of models is for everybody: https://openrouter.ai/docs/api/api-reference/api-keys/get-current-key
         paths={"key": "/key"},
         default_model="openai/gpt-6-luna",
+        # https://openrouter.ai/docs/api/reference/responses/overview
+        generate_map={"responses/{model}": "llm_master.generators.responses:responses"},
+        # Signed thoughts, which tool calls need; files that it has read need not be read again.
+        returns=("reasoning_details", "annotations"),
         supports_caching=True,
         capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding"),
     ),
@@ -102,6 +106,8 @@ ROWS = {
         key_url="https://console.groq.com/keys",
         base_url="https://api.groq.com/openai/v1",
         default_model="openai/gpt-oss-20b",
+        # https://console.groq.com/docs/responses-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         # Schemas are for the models that its guide lists, JSON mode is for all: https://console.groq.com/docs/structured-outputs
         structured_output="json_object",
         capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_mode", "reasoning", "list_models"),
@@ -110,6 +116,7 @@ ROWS = {
         display_name="Mistral",
         key_url="https://console.mistral.ai/api-keys",
         telemetry_name="mistral_ai",
+        provider_class="llm_master.providers.mistral:MistralProvider",
         base_url="https://api.mistral.ai/v1",
         prefixes=(
             "mistral-",
@@ -123,19 +130,24 @@ ROWS = {
             "open-mixtral-",
         ),
         default_model="mistral-small-latest",
+        returns=("content",),  # with its thoughts: https://docs.mistral.ai/capabilities/reasoning
         # Of inputs it refuses more than 256, and more than 16,384 tokens together.
         embed_batch_size=128,
         embed_batch_tokens=10_000,
         # It refuses fields that it does not know; a stream ends with its usage unasked.
         renames={"seed": "random_seed", "max_completion_tokens": "max_tokens", "stream_options": None},
-        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding"),
     ),
     "deepseek": ProviderConfig(
         display_name="DeepSeek",
         key_url="https://platform.deepseek.com/api_keys",
+        provider_class="llm_master.providers.thinking:ThinkingProvider",
         base_url="https://api.deepseek.com",
         prefixes=("deepseek-",),
         default_model="deepseek-flash",
+        # https://api-docs.deepseek.com/api/create-response
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
+        returns=("reasoning_content",),
         # text and json_object are all that it takes: https://api-docs.deepseek.com/api/create-chat-completion
         structured_output="json_object",
         takes_urls=(),
@@ -159,6 +171,8 @@ ROWS = {
         prefixes=("accounts/fireworks/",),
         default_model="accounts/fireworks/models/gpt-oss-120b",
         capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        # https://docs.fireworks.ai/guides/response-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
     ),
     "perplexity": ProviderConfig(
         display_name="Perplexity",
@@ -169,6 +183,8 @@ ROWS = {
         paths={"models": "https://api.perplexity.ai/v1/models"},  # https://docs.perplexity.ai/api-reference/models-get
         default_model="sonar",
         capabilities=("chat", "streaming", "vision", "json_schema", "reasoning"),
+        generate_map={"responses/{model}": "llm_master.providers.perplexity:PerplexityResponsesProvider"},
+        reasoning_tag="think",  # https://docs.perplexity.ai/getting-started/models/models/sonar-reasoning-pro
     ),
     "cerebras": ProviderConfig(
         display_name="Cerebras",
@@ -186,16 +202,19 @@ ROWS = {
         api_key_env=("GROK_API_KEY",),
         prefixes=("grok-",),
         default_model="grok-4.3",
+        generate_map={"responses/{model}": "llm_master.providers.xai:XAIResponsesProvider"},
         supports_caching=True,
         capabilities=(*_CHAT, "json_mode", "reasoning"),
     ),
     "moonshot": ProviderConfig(
         display_name="Moonshot AI",
         key_url="https://platform.moonshot.ai/console/api-keys",
+        provider_class="llm_master.providers.thinking:ThinkingProvider",
         base_url="https://api.moonshot.ai/v1",
         api_key_env=("KIMI_API_KEY",),
         prefixes=("kimi-", "moonshot-"),
         default_model="kimi-k2.6",
+        returns=("reasoning_content",),
         # Images as base64 or as uploaded files: https://platform.kimi.ai/docs/guide/use-kimi-vision-model
         takes_urls=(),
         # Of older models only JSON mode is documented.
@@ -210,6 +229,7 @@ ROWS = {
         api_key_env=("Z_AI_API_KEY", "ZHIPUAI_API_KEY"),
         prefixes=("glm-",),
         default_model="glm-5.3-flash",
+        returns=("reasoning_content",),  # https://docs.z.ai/guides/capabilities/thinking-mode
         # https://docs.z.ai/guides/capabilities/struct-output
         structured_output="json_object",
         supports_caching=True,
@@ -233,6 +253,8 @@ ROWS = {
         paths={"key": "https://huggingface.co/api/whoami-v2"},
         default_model="openai/gpt-oss-120b",
         capabilities=(*_CHAT, "json_mode"),
+        # https://huggingface.co/docs/inference-providers/guides/responses-api
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
     ),
     "cohere": ProviderConfig(
         display_name="Cohere",
@@ -413,6 +435,8 @@ ROWS = {
         base_url_env=("OLLAMA_HOST",),
         default_path="/v1",
         requires_key=False,
+        # https://docs.ollama.com/api/openai-compatibility
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),  # https://docs.ollama.com/api/openai-compatibility
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
@@ -424,6 +448,8 @@ ROWS = {
         base_url="http://localhost:8000/v1",
         default_path="/v1",
         requires_key=False,
+        # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         skip_cost_calculation=True,
         capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
     ),
@@ -434,6 +460,7 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LLAMA_API_KEY",),
         requires_key=False,
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),  # it may have been built without the means to fetch
         default_model="default",
         skip_cost_calculation=True,
@@ -446,6 +473,8 @@ ROWS = {
         default_path="/v1",
         api_key_env=("LM_API_TOKEN",),
         requires_key=False,
+        # https://lmstudio.ai/docs/developer/openai-compat/responses
+        generate_map={"responses/{model}": "llm_master.generators.responses:open_responses"},
         takes_urls=(),
         skip_cost_calculation=True,
         capabilities=(*_CHAT, "embedding"),

@@ -101,11 +101,18 @@ _FROM_VARIABLES = frozenset({"region", "folder_id", "scope"})
 PATHS = frozenset({"embed", "key", "models", "moderate", "rerank"})
 """What ``paths`` may say where it is."""
 
+RETURNS = ("content", "reasoning", "reasoning_content", "reasoning_details", "annotations")
+"""Which fields of an answer's message a row may ask to be kept for the next turn."""
+
 STRUCTURED = ("json_schema", "tool", "json_object", "prompt")
 """How an answer of a wanted form can be asked for, the surest first."""
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (("name", "display_name", "api_key_attr", "key_url", "start_command", "currency", "telemetry_name"), _is_text, "give a string"),
+    (
+        ("name", "display_name", "api_key_attr", "key_url", "start_command", "currency", "telemetry_name", "reasoning_tag"),
+        _is_text,
+        "give a string",
+    ),
     (("default_model", "ca_bundle", "scope", "folder_id", "region"), _is_text_or_none, "give a string, or leave it out"),
     (
         ("quota",),
@@ -149,6 +156,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda value: _is_texts(value) and set(value) <= set(PROVIDER_CAPABILITIES),
         f"give a tuple of {', '.join(PROVIDER_CAPABILITIES)}",
     ),
+    (("returns",), lambda value: _is_texts(value) and set(value) <= set(RETURNS), f"give a tuple of {', '.join(RETURNS)}"),
     (("rotation_mode",), lambda value: value in ("balanced", "sequential"), "give balanced or sequential"),
     (("default_path",), lambda value: _is_text(value) and (not value or value.startswith("/")), 'give a path, as "/v1"'),
     (("structured_output",), lambda value: value in STRUCTURED, f"give one of {', '.join(STRUCTURED)}"),

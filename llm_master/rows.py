@@ -131,6 +131,11 @@ class ProviderConfig:
             ``{VARIABLE}`` is replaced by what that variable holds; ``[...]`` around it is left out where it holds nothing.
         telemetry_name: What OpenTelemetry's conventions call the provider (``gen_ai.provider.name``); the name if empty.
         renames: Options that this API knows under another name: ours -> its. ``None``: the API refuses it.
+        returns: Fields of an answer's message that the API wants back in the next turn, of those that our messages have no
+            word for: ``reasoning``, ``reasoning_content``, ``reasoning_details``; ``content``, where it holds more than text;
+            ``annotations``, of which only those on files go back. ``answer.message`` carries them.
+        reasoning_tag: In which tag the API leaves the reasoning at the beginning of the text, as ``think``: it becomes
+            ``answer.reasoning``, and the text begins behind it.
     """
 
     name: str = ""
@@ -190,6 +195,8 @@ class ProviderConfig:
     ambient_keys: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     telemetry_name: str = ""
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
+    returns: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    reasoning_tag: str = ""
 
     def __attrs_post_init__(self) -> None:
         if self._model is not None:
@@ -311,7 +318,7 @@ def _capabilities(value: Any) -> Any:
 RATES: tuple[str, ...] = ("rps", "rpm", "rpd", "tpm", "input_tpm", "output_tpm")
 """Fields of a provider's row that limit a rate; a model's are called the same behind ``rate_limit_``."""
 
-_PRICES = (
+PRICES = (
     "input_price_per_million",
     "output_price_per_million",
     "cached_input_price_per_million",
@@ -326,6 +333,7 @@ _PRICES = (
     "price_per_million_characters",
     "price_per_search_unit",
 )
+"""Fields of a model's row, and of a tier where it has them, that are prices."""
 
 
 @attrs.frozen(kw_only=True)
@@ -407,7 +415,7 @@ class ModelConfig:
             shape = '[{"above_input_tokens": 200000, "input_price_per_million": ...}]'
             raise ConfigurationError(f"model row: price_tiers is {tiers!r}: give {shape}")
         for row in (self, *tiers):
-            for field in _PRICES:
+            for field in PRICES:
                 value = getattr(row, field, None)
                 if not _is_price(value):
                     raise PricingError(f"model row: {field} is {value!r}; give a number of at least 0, or None if unknown")

@@ -7,7 +7,6 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -15,10 +14,8 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
-from llm_master.providers.base import BaseLLMProvider, load
-from llm_master.providers.http import HTTPProvider
-from llm_master.providers.unified import UnifiedProvider
 from llm_master.row_checks import base_url_faults
+from llm_master.row_classes import at_host, class_if_any, placed, speaks_http, with_class
 from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_attr
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
@@ -61,7 +58,7 @@ class Snapshot:
         row = self.rows[name]
         if not row.enabled or (row.requires_key and not self.keys[name]):
             return False
-        return row.base_url is not None or not _speaks_http(row)
+        return row.base_url is not None or not speaks_http(row)
 
     def refuse(self) -> None:
         """Raise what is wrong, all of it at once.
@@ -208,13 +205,14 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
             base_url = given
             origins[name, "base_url"] = "argument"
             row = attrs.evolve(row, query={**row.query, **query}) if query else row
+    row = with_class(name, row, origins, faults)
     moved = (name, "base_url") in origins
     if moved and base_url is not None:
         # However it was given: the address of a server alone means its usual path.
         base_url = with_path(base_url.rstrip("/"), row.default_path)
     if base_url is None or default_model is None:
         # A class in the short form may say itself where it is and what it asks.
-        cls = _class_if_any(row)
+        cls = class_if_any(row)
         base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
     if base_url is not None and row.region:
@@ -224,33 +222,12 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
     paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
     if (base_url, default_model, display, paths) != (row.base_url, row.default_model, row.display_name, row.paths):
         row = attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
-    return _placed(row, origins, faults) if moved else row
-
-
-def _placed(row: ProviderConfig, origins: Mapping[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
-    """The row as its class reads the address that settings gave, by the class that is for this host."""
-    name = canonical(row.name)
-    if row.host_classes and (name, "provider_class") not in origins and (cls := _at_host(row.base_url, row.host_classes)) is not None:
-        row = attrs.evolve(row, provider_class=cls)
-    known = _class_if_any(row)
-    if not isinstance(known, type) or not issubclass(known, BaseLLMProvider):
-        return row
-    try:
-        return known.placed(row)
-    except ConfigurationError as exc:
-        faults.append(f"{origins.get((name, 'base_url'), 'base_url')}: {exc}")
-        return row
+    return placed(name, row, origins, faults) if moved else row
 
 
 def _called(base_url: str, row: ProviderConfig) -> str:
     """What the row's API is called at this address."""
-    return _at_host(base_url, row.display_names) or row.display_name
-
-
-def _at_host(base_url: str | None, by_host: Mapping[str, str]) -> str | None:
-    """What is said of an address's host, or of a domain that it is in."""
-    host = urlsplit(base_url or "").hostname or ""
-    return next((said for known, said in by_host.items() if f".{host}".endswith(f".{known}")), None)
+    return at_host(base_url, row.display_names) or row.display_name
 
 
 def _moved(path: str, base_url: str | None) -> str:
@@ -379,7 +356,7 @@ def _must_have_address(
 ) -> None:
     """A provider that only settings name is of use with an address; without one its name may be another's, misspelt."""
     fields = declared.providers.get(name, {})
-    if rows[name].base_url is not None or not _speaks_http(rows[name]) or "base_url" in fields:
+    if rows[name].base_url is not None or not speaks_http(rows[name]) or "base_url" in fields:
         return
     if not fields and not declared.keys.get(name) and faults:
         return  # all that it says is wrong, which has been said with its place
@@ -405,22 +382,3 @@ def _check_options(declared: Declared, faults: list[str]) -> None:
                 near = str(exc).partition(" If ")[0]
                 is_argument = near.endswith(f"did you mean {name!r}?")
                 faults.append(f"{place}: " + (f"{name!r} is an argument of each call and no option: leave it out" if is_argument else near))
-
-
-def provider_class(row: ProviderConfig) -> type[BaseLLMProvider]:
-    """The row's class, loaded if the row names it."""
-    cls: type[BaseLLMProvider] = load(row.provider_class or UnifiedProvider, f"provider_class of provider {row.name!r}")
-    return cls
-
-
-def _class_if_any(row: ProviderConfig) -> type | None:
-    """The row's class; ``None`` where it cannot be loaded, which whoever asks this provider will be told."""
-    try:
-        return provider_class(row)
-    except ConfigurationError:
-        return None
-
-
-def _speaks_http(row: ProviderConfig) -> bool:
-    cls = _class_if_any(row)
-    return isinstance(cls, type) and issubclass(cls, HTTPProvider)

@@ -21,6 +21,9 @@ from llm_master.engines import forget
 
 pytest_plugins = ["llm_master.testing.fixtures"]
 
+# The packages that happen to be installed beside bring nothing into the tables. Before any test, since the tables load plugins once.
+os.environ["LLM_MASTER_PLUGINS"] = "0"
+
 # The same examples every time, so that a run says something of the change it runs on; `--hypothesis-profile=search` looks for new ones.
 hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("search", derandomize=False)
@@ -44,6 +47,7 @@ class NetworkReached(Exception):
 def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     for name in [name for name in os.environ if _SETTINGS.fullmatch(name)]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("LLM_MASTER_PLUGINS", "0")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))

@@ -38,6 +38,7 @@ FLOORS = {
     "llm_master.engine": 3.7,  # behind the query object: it is given what the table and the settings say
     "llm_master.testing": 5,
     "llm_master.provider_configs": 4,
+    "llm_master.provider_plugins": 4.65,  # the table and the settings, seen as classes
     "llm_master.observing": 3.6,  # who listens to an engine's queries
     "llm_master.metrics": 2.5,  # above dispatch, which is given it as an argument
     "llm_master.telemetry": 2.5,  # the same
@@ -45,6 +46,7 @@ FLOORS = {
     "llm_master.logs": 0,
     "llm_master.provider_rows": 3,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
+    "llm_master.row_classes": 3.4,  # a row's class, for the snapshot and what is above it
     "llm_master.providers": 3,
     "llm_master.generators": 3.25,  # what rows point to beside their provider_class, a provider's class among it
     "llm_master.dispatch": 2,
@@ -54,12 +56,15 @@ FLOORS = {
     "llm_master.structured_types": 1,
     "llm_master.strict_schema": 1,
     "llm_master.model_registry": 1,
+    "llm_master.registry_check": 0.5,  # what a file of models must be
+    "llm_master.registry_sync": 1.5,  # what other lists say of models
     "llm_master.pricing": 1,
     "llm_master.settings": 1,
     "llm_master.storage": 1.1,  # its connections are closed with the loop's session
     "llm_master.transport": 1,
     "llm_master.background": 1,
     "llm_master.provider_table": 1,  # the mapping behind the table: it knows rows, and no provider
+    "llm_master.plugins": 0.5,  # what installed packages bring; both tables ask it
     "llm_master.types": 0,
     "llm_master.story": 0,
     "llm_master.results": 0,
@@ -105,7 +110,9 @@ PUBLIC_NAMES = [
     "ModerationResponse",
     "ModerationResult",
     "OpenAICompatibleProvider",
+    "OpenRouterProvider",
     "PROVIDER_CONFIGS",
+    "PROVIDER_PLUGINS",
     "PermissionDeniedError",
     "Plan",
     "PricingError",
@@ -113,6 +120,7 @@ PUBLIC_NAMES = [
     "ProviderConnectionError",
     "ProviderError",
     "ProviderHealth",
+    "ProviderInterface",
     "ProviderModels",
     "QueryLLM",
     "RateLimitError",
@@ -147,6 +155,7 @@ NAMES_ALLOWED = {
     ("providers/__init__.py", "openai"): "the same",
     ("providers/unified.py", "openai"): "the same",
     ("providers/__init__.py", "mock"): "MockProvider is imported from there by the guides' code",
+    ("provider_configs.py", "openrouter"): "OpenRouterProvider is made of a row of the table, and so comes by way of it",
     ("rows.py", "openai"): "the SDK whose class is the default client_class",
     ("providers/sdk.py", "openai"): "the SDK whose exceptions and stock classes this file knows",
     ("providers/sdk.py", "azure"): "stock classes of that SDK",
@@ -155,6 +164,7 @@ NAMES_ALLOWED = {
     ("providers/bedrock.py", "openai"): "options by OpenAI's names are what it translates, and a family of models",
     ("providers/chat_format.py", "groq"): "x_groq is a field of the wire format, read wherever it comes",
     ("providers/chat_stream.py", "groq"): "the same field",
+    ("providers/interface.py", "openai"): "the package whose HTTP client such a class is given, and whose objects it returns",
     ("providers/anthropic.py", "openai"): "options by OpenAI's names are what it translates",
     ("generators/images.py", "openai"): "the API whose shape this generator speaks",
     ("generators/images.py", "recraft"): "a generator of one provider, beside the one whose shape it shares",

@@ -573,6 +573,16 @@ def test_an_azure_address_of_the_generic_provider_is_asked_as_azure(environment:
     assert plan.headers["api-key"] == "…cdef" and "Authorization" not in plan.headers
 
 
+def test_its_responses_api_is_asked_as_azure_too() -> None:
+    environment = {
+        "OPENAI_COMPATIBLE_API_KEY": KEY,
+        "OPENAI_COMPATIBLE_BASE_URL": RESOURCE,
+        "OPENAI_COMPATIBLE_API_VERSION": "2025-04-01-preview",
+    }
+    plan = QueryLLM(LLMConfig(environment=environment)).plan("openai_compatible/responses/mine", prompt="Hello")
+    assert (plan.url, plan.headers["api-key"]) == (f"{CLASSIC}/responses?api-version=2025-04-01-preview", "…cdef")
+
+
 def test_any_other_address_of_it_is_not() -> None:
     environment = {"OPENAI_COMPATIBLE_API_KEY": KEY, "OPENAI_COMPATIBLE_BASE_URL": "https://notazure.com/v1", "OPENAI_API_VERSION": DATED}
     plan = QueryLLM(LLMConfig(environment=environment)).plan("openai_compatible/mine", prompt="Hello")

@@ -17,7 +17,7 @@ from servers.scripted import ScriptedServer
 from llm_master import PROVIDER_CONFIGS, LLMConfig, QueryLLM
 from llm_master.row_checks import PROVIDER_CAPABILITIES
 from llm_master.rows import base_variable, key_variables
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.testing import FakeClock
 
 KEY = "sk-claimed-0123456789"

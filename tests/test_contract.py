@@ -36,7 +36,7 @@ from llm_master import (
     Usage,
 )
 from llm_master.providers.responses import ResponsesProvider
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.rows import base_variable, key_variables
 from llm_master.engines import forget
 from llm_master.testing import FakeClock
@@ -762,6 +762,9 @@ async def test_many_calls_at_once_do_not_mix(any_party: Party) -> None:
 def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
-    assert spoken == {"ChatCompletions", "AzureChat", "Messages", "GenerateContent", "Responses", "Converse"}
+    assert spoken == {
+        *("ChatCompletions", "MistralChat", "ThinkingChat", "AzureChat"),
+        *("Messages", "GenerateContent", "Responses", "Converse"),
+    }
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

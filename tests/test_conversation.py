@@ -20,6 +20,7 @@ MODELS = {
     "anthropic": "claude-sonnet-4-5",
     "gemini": "gemini-2.5-flash",
     "vertex": "gemini-2.5-flash",
+    "mistral": "mistral-large-latest",
 }
 """Models whose own rows know what they do; of the others nothing is known, and everything tried."""
 

@@ -33,7 +33,7 @@ from llm_master.engines import forget
 from llm_master.providers import http, listing
 from llm_master.providers.listing import models_in
 from llm_master.rows import base_variable, key_variables
-from llm_master.snapshot import provider_class
+from llm_master.row_classes import provider_class
 from llm_master.storage.models_file import KEPT, Listing, SeenModels
 from llm_master.testing import Fault, FakeClock, FaultServer
 

@@ -107,6 +107,21 @@ async def test_tokens_are_counted_as_they_are_billed(llm: QueryLLM, llama: Llama
     assert counted == (await llm.query(MODEL, messages, temperature=0)).usage.input_tokens
 
 
+async def test_its_row_has_a_place_for_it(llama: LlamaServer) -> None:
+    """Beside chat completions, under one row and one key."""
+    llm = QueryLLM(llamacpp_api_base=llama.base_url)
+    for model in ("llamacpp/responses/tiny", "llamacpp/tiny"):
+        answer = await llm.query(model, prompt="What do you say?", temperature=0)
+        assert (answer.content, answer.provider, answer.finish_reason) == (SENTENCE, "llamacpp", "stop")
+        assert answer.raw["object"] == ("response" if "responses" in model else "chat.completion")
+
+
+async def test_what_is_not_stored_may_be_asked_for_with_its_reasoning(llm: QueryLLM) -> None:
+    """It stores nothing in any case, and does not mind being asked for what it has not."""
+    answer = await llm.query(MODEL, prompt="What do you say?", temperature=0, store=False)
+    assert answer.content == SENTENCE
+
+
 async def test_its_refusals_are_errors(llm: QueryLLM) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         await llm.query(MODEL, [{"role": "narrator", "content": "Once"}])

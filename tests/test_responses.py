@@ -247,7 +247,7 @@ def test_everything_that_an_answer_may_hold() -> None:
     assert answer.content[9:14] == " Now:"
     (image,) = answer.images
     assert (image.data, image.media_type, image.revised_prompt) == (PIXEL, "image/png", "A dot")
-    assert answer.native == {"format": "responses", "content": EVERYTHING}
+    assert answer.native == {"format": "responses", "by": "acme", "content": EVERYTHING}
     assert answer.wire is not None
     assert (answer.wire.status, answer.wire.request_id, answer.wire.service_tier) == (200, "req_1", "default")
 
@@ -274,6 +274,38 @@ async def test_an_answer_that_is_made_in_the_background(llm: QueryLLM, server: S
     assert (answer.content, answer.finish_reason, answer.usage.total_tokens) == ("", None, None)
     assert answer.raw["id"] == "resp_1"
     assert server.request.json["background"] is True
+
+
+async def test_how_far_it_is_and_at_last_the_answer(llm: QueryLLM, server: ScriptedServer) -> None:
+    server.answer_json(response(status="queued", background=True, usage=None))
+    server.answer_json(response(status="in_progress", background=True, usage=None))
+    server.answer_json(response(said("Done."), background=True))
+    answer = await llm.query(MODEL, prompt="hi", background=True, max_tokens=50)
+    while answer.finish_reason is None:
+        answer = await llm.query(MODEL, prompt="hi", retrieve=answer.raw["id"])
+    assert (answer.content, answer.finish_reason, answer.usage.total_tokens) == ("Done.", "stop", 150)
+    assert [(request.method, request.path) for request in server.requests] == [
+        ("POST", "/v1/responses"),
+        *[("GET", "/v1/responses/resp_1")] * 2,
+    ]
+    assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}" and server.requests[-1].body == b""
+
+
+async def test_what_cannot_be_retrieved(llm: QueryLLM, server: ScriptedServer) -> None:
+    plan = llm.plan(MODEL, prompt="hi", retrieve="resp_1")
+    assert (plan.method, plan.url, plan.body) == ("GET", f"{server.base_url}/responses/resp_1", None) and KEY not in str(plan)
+    for id in ("../files", "..", "", 5, "a/b", "a?b"):
+        with pytest.raises(InvalidRequestError, match="retrieve is"):
+            await llm.query(MODEL, prompt="hi", retrieve=id)
+    for other in ({"temperature": 0}, {"max_tokens": 5}, {"background": True}):
+        with pytest.raises(InvalidRequestError, match=f"'{next(iter(other))}'"):
+            await llm.query(MODEL, prompt="hi", retrieve="resp_1", **other)
+    with pytest.raises(InvalidRequestError, match="given for a stream"):
+        await streamed(llm, MODEL, prompt="hi", retrieve="resp_1")
+    assert server.requests == []
+    server.answer_json({"error": {"message": "Response with id 'resp_1' not found.", "type": "invalid_request_error"}}, status=404)
+    with pytest.raises(ProviderError, match="not found"):
+        await llm.query(MODEL, prompt="hi", retrieve="resp_1")
 
 
 def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
@@ -306,7 +338,7 @@ def test_what_our_message_can_say_needs_no_native_form() -> None:
         [THOUGHT, WEATHER],
         [{"id": "mcpr_1", "type": "mcp_approval_request", "name": "n", "arguments": "{}", "server_label": "s"}],
     ):
-        assert read(response(*items)).native == {"format": "responses", "content": items}
+        assert read(response(*items)).native == {"format": "responses", "by": "acme", "content": items}
 
 
 def test_arguments_that_are_no_json_are_a_tool_call_all_the_same() -> None:
@@ -518,6 +550,13 @@ def test_any_answer_is_the_same_streamed_or_not(output: list[Any], cut: int, ser
     assert assembled(*read_stream(sse(*events).encode())) == parts_of(read(whole))
 
 
+def test_the_text_of_a_custom_tool_comes_in_pieces() -> None:
+    whole = response(said("Let me see."), CUSTOM)
+    deltas, _ = read_stream(sse(*events_of(whole, cut=5)).encode())
+    pieces = [delta.arguments for delta in deltas if isinstance(delta, ToolCallDelta)]
+    assert len(pieces) > 3 and json.loads("".join(pieces)) == {"input": CUSTOM["input"]}
+
+
 def test_an_event_may_be_named_outside_its_data_only() -> None:
     whole = response(THOUGHT, said("Hello"), WEATHER)
     events = events_of(whole, cut=2)
@@ -686,6 +725,27 @@ async def test_what_another_provider_kept_is_left_out(llm: QueryLLM, server: Scr
         {"role": "user", "content": "?"},
     )
     assert body["input"][1] == {"type": "message", "role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+async def test_what_another_server_of_the_same_api_kept_is_said_in_our_words(llm: QueryLLM, server: ScriptedServer, how: str) -> None:
+    """Ids and encrypted thoughts are of use only where they come from."""
+    PROVIDER_CONFIGS["other"] = PROVIDER_CONFIGS["acme"]
+    llm = QueryLLM(clock=FakeClock(auto_advance=True))  # sees the row
+    whole = response(THOUGHT, said("Let me see."), WEATHER, TIME)
+    if how == "whole":
+        server.answer_json(whole)
+        answer = await llm.query("other/gpt-5", prompt="hi")
+    else:
+        server.answer_sse(sse(*events_of(whole, cut=6)))
+        answer = await streamed(llm, "other/gpt-5", prompt="hi")
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "x"} for call in answer.tool_calls]
+    messages = [{"role": "user", "content": "hi"}, json.loads(json.dumps(answer.message)), *results]
+    assert (await sent(llm, server, *messages, model="other/gpt-5"))["input"][1:5] == whole["output"]
+    assert (await sent(llm, server, *messages))["input"][1:4] == [
+        {"type": "message", "role": "assistant", "content": "Let me see."},
+        *({key: item[key] for key in ("type", "call_id", "name", "arguments")} for item in (WEATHER, TIME)),
+    ]
 
 
 async def test_items_of_the_apis_own_go_through(llm: QueryLLM, server: ScriptedServer) -> None:

@@ -116,6 +116,82 @@ async def test_error(llm: QueryLLM, server: ScriptedServer, clock: FakeClock, pr
     _check_request(server, recording["request"], sends)
 
 
+@pytest.mark.parametrize("how", ["whole", "streamed"])
+@pytest.mark.parametrize(("provider", "recording"), _of("whole"))
+async def test_an_answer_goes_back_with_what_its_api_wants(
+    llm: QueryLLM, server: ScriptedServer, provider: str, recording: dict[str, Any], how: str
+) -> None:
+    """Reasoning above all, as it came: also where it came in pieces, and after a time in a file."""
+    message = recording["response"]["choices"][0]["message"]
+    said = {**_as_said(provider, recording["request"]), "response_format": None}
+    if how == "whole":
+        server.answer(json.dumps(recording["response"]))
+        answer = await llm.query(**said)
+    else:
+        server.answer_sse(_in_pieces(recording["response"]))
+        async with llm.stream(**said) as stream:
+            async for _ in stream:
+                pass
+        answer = stream.response
+    server.answer(json.dumps(recording["response"]))
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "done"} for call in answer.tool_calls]
+    messages = [*recording["request"]["messages"], json.loads(json.dumps(answer.message)), *results, {"role": "user", "content": "and?"}]
+    await llm.query(**{**said, "messages": messages, "tools": None, "tool_choice": None})
+    sent = server.requests[-1].json["messages"][len(recording["request"]["messages"])]
+    expected: dict[str, Any] = {"role": "assistant", "content": message.get("content") or ("" if not answer.tool_calls else None)}
+    wanted = {"deepseek": "reasoning_content", "zai": "reasoning_content", "openrouter": "reasoning_details"}.get(provider)
+    if wanted and message.get(wanted):
+        expected[wanted] = message[wanted]
+    files = [note for note in message.get("annotations") or [] if note["type"] == "file"]
+    if files and provider == "openrouter":
+        expected["annotations"] = files
+    calls = sent.pop("tool_calls", [])
+    assert sent == expected
+    assert [(call["id"], call["function"]) for call in calls] == [
+        (call["id"], call["function"]) for call in message.get("tool_calls") or []
+    ]
+
+
+def _in_pieces(response: dict[str, Any]) -> str:
+    """The stream that makes this answer, its texts in pieces of nine characters."""
+    message = response["choices"][0]["message"]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+
+    def cut(text: str) -> list[str]:
+        return [text[at : at + 9] for at in range(0, len(text), 9)]
+
+    for field in ("reasoning_content", "reasoning"):
+        if not message.get("reasoning_details"):
+            deltas += [{field: piece} for piece in cut(message.get(field) or "")]
+    for detail in message.get("reasoning_details") or []:
+        text = next((key for key in ("text", "summary") if detail.get(key)), None)
+        if text is None:
+            deltas.append({"reasoning_details": [detail]})
+            continue
+        head = {key: detail[key] for key in ("type", "format", "index", "id") if key in detail}
+        deltas += [{"reasoning": piece, "reasoning_details": [{**head, text: piece}]} for piece in cut(detail[text])]
+        if "signature" in detail:
+            deltas.append({"reasoning_details": [{**head, text: "", "signature": detail["signature"]}]})
+    content = message.get("content")
+    if isinstance(content, str):
+        deltas += [{"content": piece} for piece in cut(content)]
+    for part in content if isinstance(content, list) else []:
+        if part["type"] == "thinking":
+            deltas += [
+                {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": piece}]}]}
+                for inner in part["thinking"]
+                for piece in cut(inner["text"])
+            ]
+        else:
+            deltas += [{"content": piece} for piece in cut(part["text"])]
+    if message.get("annotations"):
+        deltas.append({"annotations": message["annotations"]})
+    deltas += [{"tool_calls": [{**call, "index": index}]} for index, call in enumerate(message.get("tool_calls") or [])]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": response["choices"][0]["finish_reason"]}]})
+    return "".join(f"data: {json.dumps({'model': response['model'], **chunk})}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+
 @pytest.mark.parametrize(("provider", "recording"), [*_of("stream"), *_of("whole")[::7]])
 async def test_through_the_sdk(llm: QueryLLM, server: ScriptedServer, clock: FakeClock, provider: str, recording: dict[str, Any]) -> None:
     """A row with a ``client_class`` of the user's own reads the same out of the same answers."""
@@ -287,7 +363,12 @@ def _usage(usage: dict[str, Any] | None) -> tuple[Any, ...]:
 
 
 def _citations(message: dict[str, Any]) -> list[Any]:
-    return [note["url_citation"] for note in message.get("annotations") or [] if note["type"] == "url_citation"]
+    noted = [note["url_citation"] for note in message.get("annotations") or [] if note["type"] == "url_citation"]
+    found: dict[str, Any] = {}
+    for tool in message.get("executed_tools") or []:
+        for page in (tool.get("search_results") or {}).get("results") or []:
+            found.setdefault(page["url"], page)
+    return noted or list(found.values())
 
 
 def _error_class(status: int, error: dict[str, Any]) -> str:

@@ -11,8 +11,10 @@ from llm_master.cli.config import config
 from llm_master.cli.doctor import doctor
 from llm_master.cli.embed import embed
 from llm_master.cli.models import models
+from llm_master.cli.plugins import plugins
 from llm_master.cli.providers import providers
 from llm_master.cli.query import query
+from llm_master.cli.registry import registry
 from llm_master.cli.testing import testing
 
 
@@ -41,6 +43,8 @@ main.add_command(query)
 main.add_command(embed)
 main.add_command(models)
 main.add_command(providers)
+main.add_command(registry)
+main.add_command(plugins)
 main.add_command(config)
 main.add_command(doctor)
 main.add_command(testing)

@@ -94,6 +94,7 @@ def explain(model: str, *, as_json: bool) -> None:
     """Say which provider MODEL goes to and why, with what key and options, and what is known of it. Sends nothing."""
     from llm_master.engines import engine_for
     from llm_master.errors import LLMError
+    from llm_master.provider_configs import PROVIDER_CONFIGS
     from llm_master.rows import RATES, key_variables
 
     try:
@@ -105,12 +106,13 @@ def explain(model: str, *, as_json: bool) -> None:
     except LLMError as exc:
         fail(exc)
     snapshot, route, row = engine.snapshot, target.route, target.row
+    from_row = PROVIDER_CONFIGS.origin_of(route.provider)
     keys = snapshot.keys[route.provider]
     known = target.model
     story: list[tuple[str, str]] = [
         ("model", model),
         ("provider", f"{route.provider}, because: {route.why}"),
-        ("address", f"{row.base_url or 'in this process'} ({snapshot.origins.get((route.provider, 'base_url'), 'the table')})"),
+        ("address", f"{row.base_url or 'in this process'} ({snapshot.origins.get((route.provider, 'base_url'), from_row)})"),
         ("wire id", route.model),
         (
             "key",
@@ -152,6 +154,7 @@ def _explain_route(name: str, route: RouteSettings, *, as_json: bool) -> None:
 def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[str, str, str, str]]:
     import attrs
 
+    from llm_master.provider_configs import PROVIDER_CONFIGS
     from llm_master.rows import ProviderConfig
 
     rows = [
@@ -167,7 +170,7 @@ def _values(snapshot: Snapshot, files: Declared, *, every: bool) -> list[tuple[s
             origin = snapshot.origins.get((name, field.name))
             if origin is not None or (every and value != field.default and value not in ({}, ())):
                 shown = ", ".join(value) if field.name in ("headers", "query") else _said(value)
-                rows.append((row.name, field.name, shown, origin or "the table"))
+                rows.append((row.name, field.name, shown, origin or PROVIDER_CONFIGS.origin_of(name)))
         rows += [(row.name, "api_key", key.name, _origin_of(key.source)) for key in snapshot.keys[name]]
     for name, alias in snapshot.aliases.items():
         rows.append((f"alias {name}", "model", alias.model, alias.origin))

@@ -68,6 +68,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     import platform
     from importlib.metadata import version
 
+    from llm_master.plugins import problems, told
     from llm_master.provider_configs import PROVIDER_CONFIGS
     from llm_master.providers.unified import UnifiedProvider
     from llm_master.settings.misspelt import misspelt
@@ -84,6 +85,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
         "files": list(dict.fromkeys(origin.rpartition(":")[0] for origin in snapshot.origins.values() if ":" in origin)),
         "faults": list(snapshot.faults),
         "warnings": list(snapshot.warnings),
+        "plugins": [told(plugin) for plugin in problems()],  # the table's have been loaded by now
         "misspelt": misspelt(settings.environment, _read(snapshot)),
         "proxies": {name: _without_login(value) for name, value in snapshot.proxies.items()},
         "providers": {name: _provider(snapshot.rows[name], health[name], models.get(name)) for name in names},
@@ -214,11 +216,11 @@ def _tell(found: Mapping[str, Any]) -> None:
         click.echo(f"  {click.style('wrong'.ljust(_WIDTH), fg='red')}{fault}")
     for name, meant in found["misspelt"].items():
         click.echo(f"  {click.style('misspelt?'.ljust(_WIDTH), fg='red')}${name} is set, and nobody reads it: did you mean ${meant}?")
-    for warning in found["warnings"]:
+    for warning in (*found["plugins"], *found["warnings"]):
         click.echo(f"  {click.style('note'.ljust(_WIDTH), fg='yellow')}{warning}")
     for name, value in found["proxies"].items():
         click.echo(f"  {'proxy':{_WIDTH}}{name.upper()}={value}")
-    if not any(found[what] for what in ("files", "faults", "misspelt", "warnings", "proxies")):
+    if not any(found[what] for what in ("files", "faults", "plugins", "misspelt", "warnings", "proxies")):
         click.echo("  nothing is wrong, and no file is read")
     local = {name: one for name, one in found["providers"].items() if one["local"]}
     remote = {name: one for name, one in found["providers"].items() if not one["local"]}

@@ -24,6 +24,13 @@ KNOWN_OPTIONS = frozenset(
     "output_dimension encoding_format instructions response_mime style_id substyle controls negative_prompt n_images mask output_format "
     "output_compression partial_images input_fidelity width height aspect_ratio safety_tolerance prompt_upsampling raw steps guidance "
     "include conversation previous_response_id truncation max_tool_calls text store prompt_template "
+    # Of search, of what works inside an answer, and of where it is asked for.
+    "search_domain_filter search_recency_filter search_after_date_filter search_before_date_filter search_language_filter "
+    "last_updated_after_filter last_updated_before_filter image_domain_filter image_format_filter return_images num_images "
+    "return_related_questions num_search_results disable_search enable_search_classifier language_preference stream_mode safe_search "
+    "exclude_domains include_domains citation_options compound_custom disable_tool_validation disable_reasoning min_completion_tokens "
+    "guardrails image_config session_id do_sample reasoning_history context_length_exceeded_behavior background_options "
+    "prompt_cache_options access_programs max_steps max_turns fallbacks retrieve "
     "typical typical_p speed search_options use_beam_search usage xtc_probability xtc_threshold size quality style background voice format "
     # Other wire formats' own names.
     "topK topP presencePenalty frequencyPenalty maxOutputTokens stopSequences candidateCount responseLogprobs responseMimeType responseSchema "

@@ -14,6 +14,17 @@ a chat completion. Whole answers, streams, plans and counts of tokens all go the
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from llm_master.providers.responses import ResponsesProvider
 
 responses = ResponsesProvider
+
+
+class OpenResponsesProvider(ResponsesProvider):
+    """Of servers of open models, which show their reasoning itself and take it back so: some refuse to be asked to encrypt it."""
+
+    encrypts: ClassVar[bool] = False
+
+
+open_responses = OpenResponsesProvider

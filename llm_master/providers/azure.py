@@ -42,6 +42,7 @@ ENTRA_ID = "entra-id"
 """As a key: whatever Microsoft's azure-identity finds, as a managed identity or what ``az login`` left."""
 
 API_VERSION = "api-version"
+RESPONSES = "responses/{model}"
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
 """What a token must be for, where the row says nothing else."""
@@ -110,8 +111,11 @@ class OnAzure(HTTPProvider):
 
     @classmethod
     def placed(cls, config: ProviderConfig) -> ProviderConfig:
-        """The row with the address of the API that is to be asked; a deployment in it is the default model."""
-        return placed(config)
+        """The row with the address of the API that is to be asked; a deployment in it is the default model.
+
+        Of a row of another kind, which settings put here, the Responses API is asked in this way as well.
+        """
+        return attrs.evolve(placed(config), generate_map={**config.generate_map, RESPONSES: f"{__name__}:AzureResponsesProvider"})
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""

@@ -15,6 +15,7 @@ import msgspec
 
 from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Audio, Citation, Image
+from llm_master.providers import chat_extras as extras
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
 from llm_master.providers.http import error_under_200, unreadable
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -48,6 +49,13 @@ class WireUsage(msgspec.Struct):
     cached_tokens: Any = None
     num_cached_tokens: Any = None
     reasoning_tokens: Any = None
+    cost_in_usd_ticks: Any = None
+    cost_details: Any = None
+    is_byok: Any = None
+    num_search_queries: Any = None
+    num_sources_used: Any = None
+    server_tool_use_details: Any = None
+    prompt_audio_seconds: Any = None
 
 
 class WireMessage(msgspec.Struct):
@@ -57,10 +65,13 @@ class WireMessage(msgspec.Struct):
     tool_calls: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
+    reasoning_details: Any = None
+    reasoning_steps: Any = None
     refusal: Any = None
     annotations: Any = None
     images: Any = None
     audio: Any = None
+    executed_tools: Any = None
 
 
 class Choice(msgspec.Struct):
@@ -97,7 +108,9 @@ class ChatCompletion(msgspec.Struct):
     service_tier: Any = None
     citations: Any = None
     search_results: Any = None
+    web_search: Any = None
     images: Any = None
+    usage_breakdown: Any = None
 
 
 class Chunk(msgspec.Struct):
@@ -110,7 +123,9 @@ class Chunk(msgspec.Struct):
     service_tier: Any = None
     citations: Any = None
     search_results: Any = None
+    web_search: Any = None
     images: Any = None
+    usage_breakdown: Any = None
     x_groq: GroqPart | None = None
 
 
@@ -119,8 +134,8 @@ read_chunk = msgspec.json.Decoder(Chunk).decode
 """Decode one event of a stream. Raises ``msgspec.DecodeError``."""
 
 
-def read_answer(body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
-    """Make an answer of the body of a 2xx.
+def read_answer(body: bytes, *, status: int, request_id: str | None, model: str, returns: Sequence[str] = ()) -> LLMResponse:
+    """Make an answer of the body of a 2xx; of its message, keep the fields ``returns`` for the next turn.
 
     Raises:
         ProviderError: The body holds an error, cannot be read, or has no answer in it.
@@ -139,6 +154,8 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         raise error_under_200({"error": choice.error}, model, status=status, request_id=request_id)
     if message is None:
         raise _no_answer(body, status, request_id, model)
+    if choice.finish_reason.__class__ is str and choice.finish_reason in extras.GAVE_UP:
+        raise gave_up(choice.finish_reason, status, request_id, model)
     content = message.content
     reasoning = message.reasoning_content or message.reasoning
     if content.__class__ is not str:
@@ -157,8 +174,8 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
     # What few answers have; a test of each is cheaper than a field set for all.
     if message.tool_calls:
         response.tool_calls = read_tool_calls(message.tool_calls)
-    if message.annotations or answer.citations or answer.search_results:
-        response.citations = read_citations(message.annotations, answer.search_results or answer.citations)
+    if message.annotations or answer.citations or answer.search_results or answer.web_search:
+        response.citations = read_citations(message.annotations, answer.search_results or answer.citations or answer.web_search)
     if message.images or answer.images:
         response.images = read_images(message.images or answer.images)
     if message.audio:
@@ -166,7 +183,35 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         if response.audio is not None and not response.content:
             # What is said is the text, where there is no other.
             response.content = response.audio.transcript or ""
+    if message.content.__class__ is list:
+        response.citations += extras.references(message.content)
+    if message.executed_tools or answer.usage_breakdown:
+        add_executed(response, message.executed_tools, answer.usage_breakdown)
+    if message.reasoning_steps and response.reasoning is None:
+        response.reasoning = extras.thoughts(message.reasoning_steps)
+    if returns:
+        response.native = extras.kept(message, returns)
     return response
+
+
+def add_executed(response: LLMResponse, tools: Any, breakdown: Any) -> None:
+    """What tools that the provider ran by itself have brought. They have prices of their own, and so have the models behind them."""
+    response.usage.others_worked = works_of_others(tools, breakdown)
+    executed = extras.ExecutedTools()
+    executed.add(tools)
+    response.citations = response.citations or executed.citations()
+    response.images = response.images or executed.images()
+
+
+def works_of_others(tools: Any, breakdown: Any) -> bool:
+    """Whether the answer's tokens are not all there is to pay."""
+    return bool(tools) or (isinstance(breakdown, dict) and bool(breakdown.get("models")))
+
+
+def gave_up(reason: str, status: int | None, request_id: str | None, model: str) -> ServerError:
+    """The error for an answer that the provider did not bring to its end."""
+    message = f"the provider gave up in the middle of the answer (finish_reason {reason})"
+    return ServerError(message, status=status, model=model, request_id=request_id, code=reason)
 
 
 def read_usage(wire: WireUsage | None) -> Usage:
@@ -197,6 +242,8 @@ def read_usage(wire: WireUsage | None) -> Usage:
     ):
         usage.output_tokens += usage.reasoning_tokens
     # What few answers have.
+    if extras.has_more(wire):
+        extras.add_usage(usage, wire)
     if details is not None and details.audio_tokens:
         usage.audio_input_tokens = _count(details.audio_tokens)
     if output_details is not None and output_details.audio_tokens:
@@ -208,6 +255,8 @@ def _count(value: Any) -> int | None:
     """A number of tokens; ``None`` for whatever is none."""
     if value.__class__ is int:
         return value
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else None
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
@@ -217,11 +266,7 @@ def _first(*values: Any) -> Any:
 
 def _billed(cost: Any) -> Decimal | None:
     """What the provider says it billed: a number, or an object with its total."""
-    if isinstance(cost, dict):
-        cost = cost.get("total_cost")
-    if isinstance(cost, (int, float)) and not isinstance(cost, bool):
-        return Decimal(str(cost))
-    return None
+    return extras.number(cost.get("total_cost") if isinstance(cost, dict) else cost)
 
 
 def split_content(content: Any) -> tuple[str, str | None]:
@@ -281,12 +326,15 @@ def read_citations(annotations: Any, sources: Any) -> list[Citation]:
     """Sources of an answer: its URL annotations, or else the provider's own list of addresses or search results."""
     found = []
     for note in annotations if isinstance(annotations, list) else ():
-        cited = note.get("url_citation") if isinstance(note, dict) and note.get("type") == "url_citation" else None
+        kind = note.get("type") if isinstance(note, dict) else None
+        if not isinstance(kind, str) or not kind.endswith("_citation"):
+            continue
+        cited = note.get(kind, note)  # some put it into an object of its own
         if isinstance(cited, dict):
             found.append(
                 Citation(
                     cited.get("url"),
-                    cited.get("title"),
+                    cited.get("title") or cited.get("document_id") or cited.get("tool_call_id"),
                     text=cited.get("content"),
                     # Some say 0 and 0 where they do not know.
                     start=_count(cited.get("start_index")) if cited.get("end_index") else None,
@@ -300,7 +348,8 @@ def read_citations(annotations: Any, sources: Any) -> list[Citation]:
         if isinstance(source, str):
             found.append(Citation(source))
         elif isinstance(source, dict):
-            found.append(Citation(source.get("url"), source.get("title"), text=source.get("snippet"), raw=source))
+            url, text = source.get("url") or source.get("link"), source.get("snippet") or source.get("content")
+            found.append(Citation(url, source.get("title"), text=text, raw=source))
     return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from llm_master.errors import ProviderError
 from llm_master.media import Audio, Citation, Image
+from llm_master.providers import chat_extras as extras
 from llm_master.providers import chat_format as fmt
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.http import StreamReader
@@ -18,10 +19,22 @@ from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd,
 
 
 class ChunkReader(StreamReader):
-    """Events of one stream from its chunks, and what only its end tells."""
+    """Events of one stream from its chunks, and what only its end tells.
 
-    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+    Args:
+        model: The wire id.
+        status: HTTP status.
+        request_id: The provider's own id of the request.
+        returns: Fields of the message that the next turn needs.
+    """
+
+    def __init__(self, model: str, status: int | None, request_id: str | None, returns: Sequence[str] = ()) -> None:
         super().__init__(model, status, request_id)
+        self._returns = returns
+        self._kept: dict[str, list[Any]] = {}
+        self._executed: extras.ExecutedTools | None = None
+        self._others_worked = False
+        self._stepped = False
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._citations: list[Citation] = []
@@ -55,8 +68,11 @@ class ChunkReader(StreamReader):
                         and not delta.annotations
                         and delta.audio is None
                         and delta.images is None
+                        and not delta.reasoning_details
+                        and delta.executed_tools is None
                         and chunk.citations is None
                         and chunk.search_results is None
+                        and chunk.web_search is None
                     ):
                         events.append(text)
                         continue
@@ -76,7 +92,8 @@ class ChunkReader(StreamReader):
 
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
-        return fmt.read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
+        status, named = self.wire.status or 200, self.wire.request_id
+        return fmt.read_answer(body, status=status, request_id=named, model=self.model, returns=self._returns)
 
     def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
         if chunk.error or (isinstance(data, NamedEvent) and data.name == "error"):
@@ -89,10 +106,12 @@ class ChunkReader(StreamReader):
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None) or (choice.usage if choice is not None else None)
         if usage is not None:
             self._usage = fmt.read_usage(usage)
-        if chunk.citations or chunk.search_results:
-            self._citations = fmt.read_citations(None, chunk.search_results or chunk.citations)
+        if found := chunk.search_results or chunk.citations or chunk.web_search:
+            self._citations = fmt.read_citations(None, found)
         if chunk.images:
             self._images = fmt.read_images(chunk.images)
+        if chunk.usage_breakdown is not None:
+            self._others_worked = self._others_worked or fmt.works_of_others(None, chunk.usage_breakdown)
         if choice is None:
             return
         if choice.error:
@@ -100,13 +119,27 @@ class ChunkReader(StreamReader):
         if choice.finish_reason is not None:
             self._finish_reason = choice.finish_reason
         delta = choice.delta
-        if delta is None:
-            return
+        if delta is not None:
+            yield from self._delta(delta)
+        if self._finish_reason.__class__ is str and self._finish_reason in extras.GAVE_UP:
+            raise fmt.gave_up(self._finish_reason, self.wire.status, self.wire.request_id, self.model)
+
+    def _delta(self, delta: fmt.WireMessage) -> Iterator[str | StreamEvent]:
+        """What a piece of the message holds."""
         reasoning = delta.reasoning_content or delta.reasoning
         content = delta.content
         if content.__class__ is not str:
+            if content:
+                self._citations += extras.references(content)
             content, thinking = fmt.split_content(content)
             reasoning = reasoning or thinking
+        if not reasoning and delta.reasoning_steps:
+            thought = extras.thoughts(delta.reasoning_steps)
+            # Steps are paragraphs, and come without what parts them.
+            reasoning = f"\n\n{thought}" if thought and self._stepped else thought
+            self._stepped = self._stepped or bool(thought)
+        if self._returns:
+            self._keep(delta)
         if reasoning.__class__ is str and reasoning:
             yield ReasoningDelta(reasoning)
         if content or delta.refusal:
@@ -121,6 +154,29 @@ class ChunkReader(StreamReader):
             self._images += fmt.read_images(delta.images)
         if delta.audio.__class__ is dict:
             yield from self._hear(delta.audio)
+        if delta.executed_tools:
+            self._executed = self._executed or extras.ExecutedTools()
+            self._executed.add(delta.executed_tools)
+            self._others_worked = True
+
+    def _keep(self, delta: fmt.WireMessage) -> None:
+        """What of the piece the next turn needs."""
+        for name in self._returns:
+            if value := getattr(delta, name):
+                kept = self._kept.setdefault(name, [])
+                if name == "reasoning_details":
+                    extras.add_details(kept, value)
+                elif isinstance(value, list):
+                    kept += value
+                elif isinstance(value, str):
+                    kept.append(value)
+
+    def _native(self) -> dict[str, Any] | None:
+        """What the next turn needs; of texts, their pieces in one."""
+        if not self._kept:
+            return None
+        joined = {name: "".join(kept) if all(isinstance(one, str) for one in kept) else kept for name, kept in self._kept.items()}
+        return extras.native_of(joined)
 
     def _hear(self, audio: dict[str, Any]) -> Iterator[str | StreamEvent]:
         """A piece of audio, which OpenAI streams as bare samples. What is said is the text, where there is no other."""
@@ -152,6 +208,12 @@ class ChunkReader(StreamReader):
         """
         if not self.done and self._finish_reason is None:
             raise self.broken("the stream ended without [DONE] and without a finish reason")
+        if self._executed is not None:
+            self._citations = self._citations or self._executed.citations()
+            self._images = self._images or self._executed.images()
+        if self._others_worked:
+            self._usage = self._usage or Usage()
+            self._usage.others_worked = True
         return StreamEnd(
             finish_reason=self._finish_reason,
             usage=self._usage,
@@ -159,5 +221,6 @@ class ChunkReader(StreamReader):
             citations=self._citations,
             images=self._images,
             audio=self._audio() if self._samples else None,
+            native=self._native(),
             wire=self.wire,
         )

@@ -183,7 +183,9 @@ def failure_of(content: Any) -> Failure:
     innererror = inner.get("innererror")
     if isinstance(innererror, dict):
         codes.append(innererror.get("code"))
-    number = next((c for c in (inner.get("status_code"), *codes) if isinstance(c, int) and 400 <= c < 600), None)
+    number = next(
+        (c for c in (inner.get("status_code"), content.get("status_code"), *codes) if isinstance(c, int) and 400 <= c < 600), None
+    )
     texts = tuple(dict.fromkeys(str(c) for c in codes if isinstance(c, (str, int)) and c not in ("", "error")))
     return Failure(_clean(str(message)) if message else _clean(msgspec.json.encode(content)), texts, number, inner)
 

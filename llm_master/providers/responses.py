@@ -12,11 +12,12 @@ from llm_master.errors import InvalidRequestError
 from llm_master.providers import responses_answer as answer
 from llm_master.providers.base import Translation
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
 from llm_master.providers.limits import limits_in
 from llm_master.providers.responses_messages import conversation
 from llm_master.providers.responses_stream import ResponseReader
-from llm_master.types import LLMResponse, Message, RateLimitState
+from llm_master.transport import Endpoint
+from llm_master.types import LLMResponse, Message, Plan, RateLimitState
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -44,6 +45,8 @@ _COUNTED = frozenset(
 _WITHOUT_REASONING = re.compile(r"(?:^|[/:])(?:gpt-[34]|chatgpt-4)")
 """Models that refuse to be asked for reasoning that they do not have."""
 
+_ID = re.compile(r"\w[\w.~-]*", re.ASCII)
+
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
@@ -61,21 +64,56 @@ class ResponsesProvider(HTTPProvider):
     Built-in tools stand in ``tools`` in their own form, as ``{"type": "web_search"}``. Summaries of the reasoning come
     where ``reasoning={"summary": "auto"}`` asks for them; not every account may.
 
-    With ``background=True`` the answer is what the API says at once: no content, and ``None`` as finish reason;
-    ``answer.raw["id"]`` names what can be asked for later.
+    With ``background=True`` the answer is what the API says at once: no content, and ``None`` as finish reason. The same
+    query with ``retrieve=answer.raw["id"]``, and no other option, asks how far it is.
     """
 
     models_path: ClassVar[str | None] = "/models"
 
     takes_urls = frozenset({"image", "file"})
 
+    call_types: ClassVar[tuple[str, ...]] = answer.CALLS
+    """Types of items that are calls for the caller to answer."""
+
+    encrypts: ClassVar[bool] = True
+    """Whether reasoning that is not stored must be asked for in its encrypted form, because it is shown in no other."""
+
+    path: ClassVar[str] = "/responses"
+    """Where the API is, below ``base_url``."""
+
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
+        if "retrieve" in options:
+            raise InvalidRequestError("retrieve is given for a stream: what is made already comes in one piece, ask for it by query")
         continued = "previous_response_id" in options or "conversation" in options
-        body: dict[str, Any] = {"model": model, "input": conversation(messages, continued=continued), **options}
+        body: dict[str, Any] = {"model": model, "input": conversation(messages, continued=continued, by=self.config.name), **options}
         if stream:
             body["stream"] = True
-        return "/responses", body
+        return self.path, body
+
+    async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
+        """Answer ``messages``, or say how far an answer is that is made in the background."""
+        if "retrieve" not in options:
+            return await super().generate(messages, model, **options)
+        endpoint = self._made(options["retrieve"])
+        found = await endpoint.get()
+        if not 200 <= found.status < 300:
+            raise self.refused(found, model, endpoint)
+        named = request_id(found.headers)
+        return with_headers(self.read_answer(found.body, status=found.status, request_id=named, model=model), found)
+
+    def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
+        """What would be sent. Sends nothing."""
+        if "retrieve" not in options or stream:
+            return super().plan(messages, model, stream=stream, **options)
+        endpoint = self._made(options["retrieve"])
+        return Plan(method="GET", url=endpoint.shown_url(self.api_key), headers=endpoint.shown_headers(self.api_key))
+
+    def _made(self, id: Any) -> Endpoint:
+        """Where a response is that the API keeps."""
+        if not isinstance(id, str) or not _ID.fullmatch(id):
+            raise InvalidRequestError(f'retrieve is {id!r}: give answer.raw["id"] of an answer that is made in the background')
+        return self.new_endpoint(f"{self.path}/{id}", self.headers({}))
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
@@ -87,6 +125,9 @@ class ResponsesProvider(HTTPProvider):
         Raises:
             InvalidRequestError: A value that the API is known to refuse.
         """
+        if "retrieve" in options:
+            # What is made already takes no wishes.
+            return Translation({"retrieve": options["retrieve"]}, unsupported=[name for name in options if name != "retrieve"])
         result = Translation()
         out = result.options
         include: list[Any] = []
@@ -125,7 +166,7 @@ class ResponsesProvider(HTTPProvider):
                 result.unsupported.append(name)
             else:
                 out[name] = value  # the same here, one of this API's own, or new: the API says so if it is not
-        if options.get("store") is False and not _WITHOUT_REASONING.search(model):
+        if options.get("store") is False and self.encrypts and not _WITHOUT_REASONING.search(model):
             include.append(ENCRYPTED_REASONING)
         if include:
             out["include"] = list(dict.fromkeys(include))
@@ -133,11 +174,11 @@ class ResponsesProvider(HTTPProvider):
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
-        return answer.read_answer(body, status=status, request_id=request_id, model=model)
+        return answer.read_answer(body, status=status, request_id=request_id, model=model, call_types=self.call_types, by=self.config.name)
 
     def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
         """What makes events of a stream's pieces."""
-        return ResponseReader(model, status, request_id)
+        return ResponseReader(model, status, request_id, self.call_types, self.config.name)
 
     def rate_limits(self, headers: Mapping[str, str]) -> RateLimitState | None:
         """The ``x-ratelimit-*`` headers."""
@@ -150,7 +191,7 @@ class ResponsesProvider(HTTPProvider):
             ProviderError: The API refused, or answered something else.
         """
         body = self.prepare(messages, model, self.translate(model, options).options, stream=False)[1]
-        endpoint = await self.endpoint("/responses/input_tokens", {})
+        endpoint = await self.endpoint(f"{self.path}/input_tokens", {})
         said = await endpoint.post(encoded({name: value for name, value in body.items() if name in _COUNTED}))
         if said.status in (404, 405, 501):
             return None

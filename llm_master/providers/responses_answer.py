@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import attrs
@@ -32,6 +32,7 @@ CALLS = ("function_call", "custom_tool_call")
 """Items that are calls of the caller's own functions."""
 
 _UNFINISHED = ("queued", "in_progress")
+_SOURCES = ("url_citation", "file_citation", "container_file_citation", "file_path")
 
 
 class WireUsage(msgspec.Struct):
@@ -43,6 +44,10 @@ class WireUsage(msgspec.Struct):
     input_tokens_details: fmt.InputDetails | None = None
     output_tokens_details: fmt.OutputDetails | None = None
     cost: Any = None
+    cost_details: Any = None
+    is_byok: Any = None
+    cost_in_usd_ticks: Any = None
+    num_sources_used: Any = None
 
 
 class WireResponse(msgspec.Struct):
@@ -67,8 +72,18 @@ read_response = msgspec.json.Decoder(WireResponse).decode
 """Decode a response. Raises ``msgspec.DecodeError``."""
 
 
-def read_answer(body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
+def read_answer(
+    body: bytes, *, status: int, request_id: str | None, model: str, call_types: Collection[str] = CALLS, by: str = ""
+) -> LLMResponse:
     """Make an answer of the body of a 2xx.
+
+    Args:
+        body: The body.
+        status: HTTP status.
+        request_id: The provider's own id of the request.
+        model: The wire id.
+        call_types: Items of these types are calls that the caller is to answer.
+        by: Name of the provider's row, which alone can read the items that are kept for the next turn.
 
     Raises:
         ProviderError: The body holds an error, cannot be read, or has no answer in it.
@@ -85,7 +100,7 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str)
         read_usage(wire.usage),
         wire=WireAnswer(status, request_id, body, wire.service_tier),
     )
-    fill(response, wire.output or [])
+    fill(response, wire.output or [], call_types, by)
     response.finish_reason = finish_reason(wire, calls=bool(response.tool_calls))
     return response
 
@@ -102,6 +117,10 @@ def read_usage(wire: WireUsage | None) -> Usage:
             prompt_tokens_details=wire.input_tokens_details,
             completion_tokens_details=wire.output_tokens_details,
             cost=wire.cost,
+            cost_details=wire.cost_details,
+            is_byok=wire.is_byok,
+            cost_in_usd_ticks=wire.cost_in_usd_ticks,
+            num_sources_used=wire.num_sources_used,
         )
     )
 
@@ -133,11 +152,12 @@ def failed(status: Any, content: Any, model: str, http_status: int | None, reque
     return error
 
 
-def fill(response: LLMResponse, items: list[dict[str, Any]]) -> None:
+def fill(response: LLMResponse, items: list[dict[str, Any]], call_types: Collection[str] = CALLS, by: str = "") -> None:
     """What stands in the output items. Those that our messages cannot say are kept for the next turn."""
     plain = True
     texts: list[str] = []
     thoughts: list[str] = []
+    pages: list[Citation] = []
     begin = searches = 0
     for item in items:
         kind = item.get("type")
@@ -156,7 +176,7 @@ def fill(response: LLMResponse, items: list[dict[str, Any]]) -> None:
                     response.citations += citations(notes, begin)
                 texts.append(text)
                 begin += len(text)
-        elif kind in CALLS:
+        elif kind in call_types:
             plain = plain and kind == "function_call" and _says_only(item, _CALL_KEYS)
             response.tool_calls.append(ToolCall.from_text(call_id(item), str(item.get("name") or ""), arguments(item)))
         else:
@@ -169,15 +189,18 @@ def fill(response: LLMResponse, items: list[dict[str, Any]]) -> None:
                     response.usage.others_worked = True  # the model that drew it has tokens and prices of its own
             elif kind in ("code_interpreter_call", "file_search_call"):
                 response.usage.others_worked = True  # each has a fee of its own, which nothing here counts
+            elif kind == "search_results":
+                pages += fmt.read_citations(None, item.get("results"))
             elif kind == "web_search_call":
                 action = item.get("action")
                 searches += item.get("status") == "completed" and isinstance(action, dict) and action.get("type") == "search"
+    response.citations = response.citations or pages  # what a search found, where the text names none of it
     response.content = "".join(texts)
     response.reasoning = "\n\n".join(thoughts) or None
     if searches:
         response.usage.web_searches = searches
     if not plain:
-        response.native = {"format": FORMAT, "content": items}
+        response.native = {"format": FORMAT, "by": by, "content": items} if by else {"format": FORMAT, "content": items}
 
 
 def _says_only(item: dict[str, Any], keys: frozenset[str]) -> bool:
@@ -215,7 +238,7 @@ def citations(notes: Any, begin: int) -> list[Citation]:
     """Sources of a part of the text that begins at ``begin``. Where in the text a file is meant, the API does not say."""
     found = []
     for note in notes if isinstance(notes, list) else ():
-        if not isinstance(note, dict) or note.get("type") not in ("url_citation", "file_citation", "container_file_citation"):
+        if not isinstance(note, dict) or note.get("type") not in _SOURCES:
             continue
         cited = Citation(note.get("url"), note.get("title") or note.get("filename") or note.get("file_id"), raw=note)
         start, end = note.get("start_index"), note.get("end_index")

@@ -24,12 +24,13 @@ FORMAT = "responses"
 Items = list[dict[str, Any]]
 
 
-def conversation(messages: Sequence[Message], *, continued: bool) -> Items:
+def conversation(messages: Sequence[Message], *, continued: bool, by: str = "") -> Items:
     """The ``input`` of a request.
 
     Args:
         messages: The conversation.
         continued: Whether the API keeps an earlier part of it, in which the calls of results may stand.
+        by: Name of the provider's row: items that another's answers kept are unknown here, and said in our words instead.
 
     Raises:
         InvalidRequestError: A tool result without its call, or content that the API does not take.
@@ -46,7 +47,7 @@ def conversation(messages: Sequence[Message], *, continued: bool) -> Items:
             items.append(_result(message, where, calls, continued=continued))
             continue
         elif role == "assistant":
-            own = _assistant(message, where)
+            own = _assistant(message, where, by)
         else:
             own = [{"role": role, "content": _content(message.get("content"), where)}]
         items += own
@@ -56,8 +57,8 @@ def conversation(messages: Sequence[Message], *, continued: bool) -> Items:
     return items
 
 
-def _assistant(message: Message, where: str) -> Items:
-    if (native := native_content(message, FORMAT, where)) is not None:
+def _assistant(message: Message, where: str, by: str) -> Items:
+    if (native := native_content(message, FORMAT, where, by)) is not None:
         return native
     items: Items = []
     if content := message.get("content"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -40,17 +40,21 @@ _event = msgspec.json.Decoder(WireEvent).decode
 
 @attrs.define
 class _Call:
-    """A call of the stream: its place among them, and whether its arguments have been handed out."""
+    """A call of the stream: its place among them, whether its arguments have been handed out, and how they end."""
 
     position: int
     said: bool = False
+    rest: str = ""
 
 
 class ResponseReader(StreamReader):
     """Events of one stream. Text comes from the deltas; whatever they left out, from the response at the end."""
 
-    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+    def __init__(
+        self, model: str, status: int | None, request_id: str | None, call_types: Collection[str] = answer.CALLS, by: str = ""
+    ) -> None:
         super().__init__(model, status, request_id)
+        self._call_types, self._by = call_types, by
         self._usage: Usage | None = None
         self._length = 0
         self._begin = 0
@@ -108,6 +112,12 @@ class ResponseReader(StreamReader):
             if (call := self._open.get(_key(event))) is not None:
                 call.said = True
                 yield ToolCallDelta(call.position, arguments=delta)
+        elif kind == "response.custom_tool_call_input.delta":
+            if (call := self._open.get(_key(event))) is not None:
+                # Bare text, which becomes the argument "input".
+                text = msgspec.json.encode(delta).decode()[1:-1]
+                yield ToolCallDelta(call.position, arguments=text if call.said else f'{{"input":"{text}')
+                call.said, call.rest = True, '"}'
         elif kind == "response.refusal.delta" and not self._length:
             self._refused = True
             yield delta
@@ -117,7 +127,7 @@ class ResponseReader(StreamReader):
         done = kind == _ITEMS[1]
         # The place is kept from the beginning: items may end in another order.
         self._items[key] = item if done else None
-        if item.get("type") in answer.CALLS:
+        if item.get("type") in self._call_types:
             yield from self._call(item, done=done)
             self._open[key] = self._calls[answer.call_id(item)]
 
@@ -131,6 +141,9 @@ class ResponseReader(StreamReader):
         if done and not call.said and (arguments := answer.arguments(item)):
             call.said = True
             yield ToolCallDelta(call.position, arguments=arguments)
+        if done and call.rest:
+            yield ToolCallDelta(call.position, arguments=call.rest)
+            call.rest = ""
 
     def _whole_response(self, kind: Any, body: bytes) -> Iterator[str | StreamEvent]:
         wire = answer.read_response(body)
@@ -148,13 +161,13 @@ class ResponseReader(StreamReader):
         self.wire.body = body
         items = wire.output or [item for item in self._items.values() if item is not None]
         whole = LLMResponse("", self.model, self._usage or Usage())
-        answer.fill(whole, items)
+        answer.fill(whole, items, self._call_types, self._by)
         if self._thought is None and whole.reasoning:
             yield ReasoningDelta(whole.reasoning)
         if not self._length and not self._refused and whole.content:
             yield whole.content
         for item in items:
-            if item.get("type") in answer.CALLS:
+            if item.get("type") in self._call_types:
                 yield from self._call(item, done=True)
         self._end = StreamEnd(
             finish_reason=answer.finish_reason(wire, calls=bool(self._calls)),
@@ -173,7 +186,8 @@ class ResponseReader(StreamReader):
 
     def whole(self, body: bytes) -> LLMResponse:
         """An answer that came in one piece."""
-        return answer.read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
+        status, named = self.wire.status or 200, self.wire.request_id
+        return answer.read_answer(body, status=status, request_id=named, model=self.model, call_types=self._call_types, by=self._by)
 
     def end(self) -> StreamEnd:
         """The last event.

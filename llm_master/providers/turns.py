@@ -11,10 +11,18 @@ from llm_master.errors import InvalidRequestError
 from llm_master.types import Message
 
 
-def native_content(message: Message, form: str, where: str) -> list[dict[str, Any]] | None:
-    """The turn in the provider's own form, if an answer of that form kept it."""
+def native_content(message: Message, form: str, where: str, by: str = "") -> list[dict[str, Any]] | None:
+    """The turn in the provider's own form, if an answer of that form kept it.
+
+    Args:
+        message: The turn.
+        form: The name of the form.
+        where: Where the message stands.
+        by: Name of the provider's row, where others of the same form keep what only they can read. A turn that does not say
+            whose it is was written by the caller, and is taken.
+    """
     native = message.get("_native")
-    if not isinstance(native, Mapping) or native.get("format") != form:
+    if not isinstance(native, Mapping) or native.get("format") != form or native.get("by", by) != by:
         return None
     content = native.get("content")
     if not isinstance(content, (list, tuple)) or not all(isinstance(part, Mapping) for part in content):

@@ -11,11 +11,13 @@ import attrs
 
 from llm_master.generators.speech import speech
 from llm_master.providers import chat_format as fmt
+from llm_master.providers.chat_extras import returned
 from llm_master.providers.chat_stream import ChunkReader
 from llm_master.providers.failures import request_id
 from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
+from llm_master.providers.think_tags import TaggedReader, split
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece, Usage
@@ -41,13 +43,14 @@ class UnifiedProvider(HTTPProvider):
         self._through_client = not is_stock(self.config.client_class)
         self._asks_for_usage = self.config.renames.get("stream_options", "stream_options") is not None
         self._takes_base64 = self.config.renames.get("encoding_format", "encoding_format") is not None
+        self._returns, self._tag = self.config.returns, self.config.reasoning_tag
         self._chat: Endpoint | None = None
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request. Of a stream the usage is asked for, where the API has a word for it."""
         for message in messages:
             if "_native" in message:
-                messages = [{key: value for key, value in other.items() if key != "_native"} for other in messages]
+                messages = [returned(other, self._returns) for other in messages]
                 break
         if not stream:
             return "/chat/completions", {"model": model, "messages": messages, **options}
@@ -68,11 +71,16 @@ class UnifiedProvider(HTTPProvider):
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
-        return fmt.read_answer(body, status=status, request_id=request_id, model=model)
+        answer = fmt.read_answer(body, status=status, request_id=request_id, model=model, returns=self._returns)
+        if self._tag and answer.reasoning is None:
+            answer.content, answer.reasoning = split(answer.content, self._tag)
+        return answer
 
-    def reader(self, model: str, status: int, request_id: str | None) -> ChunkReader:
+    def reader(self, model: str, status: int | None, request_id: str | None) -> ChunkReader:
         """What makes events of a stream's pieces."""
-        return ChunkReader(model, status, request_id)
+        if self._tag:
+            return TaggedReader(model, status, request_id, self._returns, self._tag)
+        return ChunkReader(model, status, request_id, self._returns)
 
     def generate(self, messages: Sequence[Message], model: str, **options: Any) -> Coroutine[Any, Any, LLMResponse]:
         """Answer ``messages`` in one piece."""
@@ -88,12 +96,12 @@ class UnifiedProvider(HTTPProvider):
 
     async def _generate_through_client(self, messages: Sequence[Message], model: str, options: Mapping[str, Any]) -> LLMResponse:
         completion = await self._create(self.prepare(messages, model, options, stream=False)[1])
-        return fmt.read_answer(_body_of(completion), status=200, request_id=getattr(completion, "_request_id", None), model=model)
+        return self.read_answer(_body_of(completion), status=200, request_id=getattr(completion, "_request_id", None), model=model)
 
     async def _stream_through_client(
         self, messages: Sequence[Message], model: str, options: Mapping[str, Any]
     ) -> AsyncIterator[StreamPiece]:
-        reader = ChunkReader(model, None, None)
+        reader = self.reader(model, None, None)
         async for data in self._chunks_through_client(self.prepare(messages, model, options, stream=True)[1]):
             if events := reader.read((data,)):
                 yield events

@@ -1,7 +1,8 @@
 """Which settings files there are, and what they say together.
 
 One file if ``LLM_MASTER_CONFIG`` names it. Else ``llm_master.toml`` of the user's configuration folder, and over it that of
-the working folder. Beside each there may be a file of keys: ``llm_master.secrets.toml``.
+the working folder. Beside each there may be a file of keys: ``llm_master.secrets.toml``. Beneath both lies ``models.json`` of the
+user's folder, which ``llm-master registry sync`` writes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llm_master.settings.loops import loop_faults
 
 VARIABLE = "LLM_MASTER_CONFIG"
 NAME = "llm_master.toml"
+MODELS = "models.json"
 
 _Stamp = tuple[int, int, int, int, int]
 
@@ -32,16 +34,18 @@ class _Places:
         named_by: Who named the one file; empty where files are looked for.
         folder: The user's folder, if any: without it, nothing is looked for in it.
         outside: Files that are not in the user's folder.
-        files: All files.
+        files: All files, ``models`` not among them.
+        models: The user's file of models, if one is looked for.
     """
 
     named_by: str
     folder: str | None
     outside: tuple[str, ...]
     files: tuple[str, ...]
+    models: tuple[str, ...] = ()
 
     def paths(self) -> tuple[str, ...]:
-        return self.files if self.folder is not None and os.access(self.folder, os.F_OK) else self.outside
+        return self.models + self.files if self.folder is not None and os.access(self.folder, os.F_OK) else self.outside
 
 
 # Read without a lock: each is replaced as a whole.
@@ -129,7 +133,9 @@ def _look(environment: Environment, explicit: Path | None) -> _Places:
         return _named(f"{variable} names", path)
     here = _pair(NAME)
     folder = _folder(environment, home[1] if home else None)
-    return _Places("", folder, here, _pair(os.path.join(folder, NAME)) + here if folder else here)
+    if folder is None:
+        return _Places("", None, here, here)
+    return _Places("", folder, here, _pair(os.path.join(folder, NAME)) + here, (os.path.join(folder, MODELS),))
 
 
 def _named(by: str, path: str) -> _Places:
@@ -177,11 +183,16 @@ def _read(places: _Places, paths: tuple[str, ...], stamps: list[_Stamp | None]) 
         _must_be_readable(places.named_by, paths[0], stamps[0])
     there = set(_existing(paths, stamps))
     total = Declared()
-    for file, secrets in zip(paths[::2], paths[1::2], strict=True):
+    files = [path for path in paths if path not in places.models]
+    for file, secrets in zip(files[::2], files[1::2], strict=True):
         declared = _read_file(file) if file in there else Declared()
         if secrets in there:
             declared = _with_secrets(declared, _read_secrets(secrets))
         total = total.beneath(declared)
+    for path in there.intersection(places.models):
+        from llm_master.settings.models_file import laid_under, read_models
+
+        total = laid_under(read_models(Path(path)), total)
     # A circle may lead through several files.
     total.faults += [fault for fault in loop_faults(total) if fault not in total.faults]
     return total
@@ -230,6 +241,12 @@ def _with_secrets(declared: Declared, secrets: Declared) -> Declared:
             kept = {header: value for header, value in plain.value.items() if header.lower() not in replaced}
             merged.provider(name)["headers"] = Sourced({**kept, **secret.value}, secret.origin)
     return merged
+
+
+def user_models_file(environment: Environment) -> Path | None:
+    """The file that synced models are written to; ``None`` where no folder is the user's, or one file is named."""
+    models = _places(environment, None).models
+    return Path(models[0]) if models else None
 
 
 def user_file(environment: Environment) -> Path:

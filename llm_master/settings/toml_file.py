@@ -80,7 +80,7 @@ def _kinds(row: type[ProviderConfig | ModelConfig]) -> dict[str, Kind]:
 
 
 # For these a lone name cannot be meant otherwise: the row makes a tuple of it.
-_LONE = dict.fromkeys(("base_url_env", "api_key_env", "ignore_models", "whitelist_models"), _NAMES)
+_LONE = dict.fromkeys(("base_url_env", "api_key_env", "ignore_models", "whitelist_models", "returns"), _NAMES)
 PROVIDER: Mapping[str, Kind] = {**_kinds(ProviderConfig), **_LONE, "name": NAME, "api_keys": TEXTS}
 MODEL: Mapping[str, Kind] = _kinds(ModelConfig)
 SECRETS: Mapping[str, Kind] = {key: PROVIDER[key] for key in ("name", "api_key", "api_keys", "headers")}
@@ -172,7 +172,7 @@ def _top(document: Document, data: dict[str, Any]) -> None:
     declared.options.update(document.fields(rest, kinds, (), what="table and no option", remedies=_API_VERSION))
     _providers(document, data.get("providers", []), PROVIDER, _PROVIDER_REMEDIES)
     for name, table in document.tables(data.get("models"), ("models",)).items():
-        _model(document, name, table)
+        read_model(document, name, table)
     _aliases(document, data.get("aliases"))
     for name, table in document.tables(data.get("routes"), ("routes",)).items():
         _route(document, name, table)
@@ -220,7 +220,8 @@ def _keys(document: Document, name: str, place: Place, one: Sourced | None, many
         document.declared.keys[canonical(name)] = keys
 
 
-def _model(document: Document, name: str, table: dict[str, Any]) -> None:
+def read_model(document: Document, name: str, table: dict[str, Any]) -> None:
+    """Note what a file says of a model."""
     place: Place = ("models", name)
     remedies = {
         key: f'put a name with dots in quotes, as [models."{name}.{key}"]' for key, value in table.items() if isinstance(value, dict)

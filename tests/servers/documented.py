@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from servers.format_bedrock import CONVERSE
+from servers.format_chat_kin import beside_the_text
 from servers.formats import ANTHROPIC, CHAT, GEMINI, RESPONSES
 from servers.media import PNG, b64
 
@@ -120,6 +121,8 @@ def check_part(part: Any) -> None:
         want(base64.b64decode(part["input_audio"]["data"]), "input_audio.data is empty")
     elif kind == "file":
         want(part["file"].keys() & {"file_data", "file_id"}, "file: give file_data or file_id")
+    elif kind == "document_url":
+        want(part["document_url"], "document_url is empty")
     else:
         want(kind == "text" and isinstance(part["text"], str), f"Invalid value: {kind!r}")
 
@@ -132,7 +135,8 @@ def chat(body: Any) -> tuple[Any, list[str]]:
     system = ""
     for message in messages:
         want(message["role"] in ("system", "developer", "user", "assistant", "tool"), f"Invalid value: {message['role']!r}")
-        want(message.keys() <= {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"}, f"{message.keys()}")
+        known = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", *beside_the_text(body["model"], "")}
+        want(message.keys() <= known, f"{message.keys() - known}")
         content = message.get("content")
         want(content or message.get("tool_calls"), "content is required")
         for part in content if isinstance(content, list) else ():
@@ -149,6 +153,7 @@ def chat(body: Any) -> tuple[Any, list[str]]:
     if form.get("type") == "json_object" and text == SENTENCE:
         text = json.dumps({"answer": text})
     answer = {**CHAT.answer(text, calls), "model": body["model"]}
+    answer["choices"][0]["message"] |= beside_the_text(body["model"], text)
     if body["model"].startswith("sonar"):
         answer |= {"citations": [source["url"] for source in SOURCES], "search_results": SOURCES}
     if "audio" in body.get("modalities", ()):
@@ -171,6 +176,11 @@ def responses(body: Any) -> tuple[Any, list[str]]:
     refused = body.keys() & {"messages", "max_tokens", "response_format", "stop", "seed", "reasoning_effort"}
     want(not refused, f"Unsupported parameter: {refused}")
     text = text_for(body.get("text", {}).get("format", {}).get("schema"), body.get("instructions", ""))
+    if any(tool.get("require_approval") == "always" for tool in body.get("tools", ())) and len(body["input"]) == 1:
+        ask = {"id": "mcpr_1", "type": "mcp_approval_request", "name": "read", "arguments": "{}", "server_label": "docs"}
+        return {**RESPONSES.answer(), "output": [ask]}, []
+    if body.get("background"):
+        return {**RESPONSES.answer(), "status": "queued", "usage": None}, []
     answer = RESPONSES.answer(text, thinking=("Thought about it.", "c2VjcmV0") if "reasoning" in body else None)
     if any(tool["type"] == "web_search" for tool in body.get("tools", ())):
         said = answer["output"][-1]["content"][0]
@@ -320,6 +330,8 @@ async def answer(request: Any) -> Any:
             content = {"id": "t", "polling_url": f"{own}/v1/get_result?id=t", "cost": 4}
         elif path == "/chat/completions" or path == "/speak":
             content, events = chat(body) if path != "/speak" else chat(as_chat(body))
+        elif path.startswith("/responses/") and request.method == "GET":
+            content = RESPONSES.answer(SENTENCE)
         elif path == "/responses":
             content, events = responses(body)
         elif path == "/messages":

@@ -623,7 +623,8 @@ CHAT, ANTHROPIC, GEMINI, RESPONSES, AZURE = ChatCompletions(), Messages(), Gener
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    from servers.format_bedrock import CONVERSE
+    from servers.format_bedrock import CONVERSE  # they stand on this module
+    from servers.format_chat_kin import MISTRAL, THINKING
 
     own = {
         "azure": AZURE,
@@ -632,5 +633,8 @@ def format_of(row: str) -> Format:
         "vertex": GEMINI,
         "bedrock": CONVERSE,
         "acme_responses": RESPONSES,
+        "mistral": MISTRAL,
+        "deepseek": THINKING,
+        "moonshot": THINKING,
     }
     return own.get(row, CHAT)
