@@ -257,8 +257,9 @@ class Names:
             return ConfigurationError(f"{display} is switched off by {origin}: switch it on, or name another provider")
         if not row.requires_key or self.snapshot.keys[name]:
             return ConfigurationError(f"{display} has no address: set {base_variable(row)}, or base_url in its row")
+        variables = " or ".join((*key_variables(row), *row.ambient_keys))
         return MissingApiKeyError(
-            f"{display} needs an API key and none is set (a blank one counts as none): set {' or '.join(key_variables(row))} in the "
+            f"{display} needs an API key and none is set (a blank one counts as none): set {variables} in the "
             f"environment or in .env, or give {row.api_key_attr or f'{name}_api_key'}= to QueryLLM"
         )
 

@@ -5,10 +5,26 @@ A row states only what differs from the defaults of :class:`~llm_master.rows.Pro
 
 from __future__ import annotations
 
+from typing import Any
+
 from llm_master.rows import ProviderConfig
 
 _CHAT = ("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "list_models")
 """What most of them do."""
+
+_AWS: dict[str, Any] = {
+    "api_key_env": ("AWS_BEARER_TOKEN_BEDROCK",),
+    # In the order in which AWS's own libraries look at them.
+    "ambient_keys": {
+        "AWS_ACCESS_KEY_ID": "aws-keys:{AWS_ACCESS_KEY_ID}:{AWS_SECRET_ACCESS_KEY}[:{AWS_SESSION_TOKEN}]",
+        "AWS_PROFILE": "aws-credentials:{AWS_PROFILE}",
+        "AWS_ROLE_ARN": "aws-credentials",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "aws-credentials",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "aws-credentials",
+    },
+    "field_env": {"region": ("AWS_REGION", "AWS_DEFAULT_REGION")},
+}
+"""How AWS is told who asks, and where."""
 
 ROWS = {
     "openai": ProviderConfig(
@@ -48,12 +64,28 @@ ROWS = {
         capabilities=(*_CHAT, "json_mode", "reasoning", "audio_input", "pdf", "embedding", "moderation", "image_output", "speech"),
     ),
     "azure": ProviderConfig(
-        # The v1 API: https://RESOURCE.openai.azure.com/openai/v1, the deployment's name as the model.
+        # https://RESOURCE.openai.azure.com; a deployment's name is the model's. Deployments are often called as what they deploy.
         display_name="Azure OpenAI",
+        key_url="https://portal.azure.com",
         telemetry_name="azure.ai.openai",
-        api_key_env=("AZURE_OPENAI_API_KEY",),
+        provider_class="llm_master.providers.azure:AzureProvider",
+        base_url_env=("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_BASE_URL"),
+        field_env={"query.api-version": ("AZURE_API_VERSION", "AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")},
+        api_key_env=("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
+        # Who has set this up for Microsoft's own libraries has set it up for us.
+        ambient_keys={"AZURE_CLIENT_ID": "entra-id", "AZURE_FEDERATED_TOKEN_FILE": "entra-id"},
+        scope="https://cognitiveservices.azure.com/.default",
+        paths={"key": "/models"},  # what could be deployed: not a list of deployments, but shown to a valid key only
+        generate_map={
+            "gpt-image-*": "llm_master.generators.images:openai_image",
+            "dall-e-*": "llm_master.generators.images:openai_image",
+            "tts-*": "speech",
+            "gpt-4o-mini-tts": "speech",
+            "gpt-4o-mini-tts-*": "speech",
+            "responses/{model}": "llm_master.providers.azure:AzureResponsesProvider",
+        },
         supports_caching=True,
-        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        capabilities=(*[word for word in _CHAT if word != "list_models"], "json_mode", "reasoning", "embedding", "image_output", "speech"),
     ),
     "openrouter": ProviderConfig(
         display_name="OpenRouter",
@@ -303,6 +335,35 @@ ROWS = {
             "count_tokens",
         ),
     ),
+    "bedrock": ProviderConfig(
+        display_name="Amazon Bedrock",
+        key_url="https://console.aws.amazon.com/bedrock",
+        telemetry_name="aws.bedrock",
+        provider_class="llm_master.providers.bedrock:BedrockProvider",
+        base_url="https://bedrock-runtime.{region}.amazonaws.com",
+        base_url_env=("AWS_ENDPOINT_URL_BEDROCK_RUNTIME",),
+        prefixes=("anthropic.claude-", "us.anthropic.", "eu.anthropic.", "apac.anthropic.", "global.anthropic.", "amazon.nova-"),
+        takes_urls=(),  # of those only s3://
+        # Schemas are for newer models only: https://docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html
+        structured_output="tool",
+        supports_caching=True,
+        capabilities=(
+            *("chat", "streaming", "tools", "parallel_tools", "vision"),
+            *("audio_input", "video_input", "pdf", "reasoning", "count_tokens"),
+        ),
+        **_AWS,
+    ),
+    "bedrock_openai": ProviderConfig(
+        # The models that it serves by OpenAI's API: https://docs.aws.amazon.com/bedrock/latest/userguide/inference-chat-completions.html
+        display_name="Amazon Bedrock (OpenAI's API)",
+        telemetry_name="aws.bedrock",
+        provider_class="llm_master.providers.bedrock:BedrockChatProvider",
+        base_url="https://bedrock-runtime.{region}.amazonaws.com/openai/v1",
+        generate_map={"responses/{model}": "llm_master.providers.bedrock:BedrockResponsesProvider"},
+        takes_urls=(),
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "json_mode", "reasoning"),
+        **_AWS,
+    ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Voyage AI",
@@ -430,6 +491,8 @@ ROWS = {
             "together.xyz": "Together AI",
             "azure.com": "Azure OpenAI",
         },
+        host_classes={"azure.com": "llm_master.providers.azure:AzureProvider"},
+        field_env={"query.api-version": ("OPENAI_COMPATIBLE_API_VERSION",)},
         requires_key=False,
         capabilities=(*_CHAT, "json_mode", "embedding"),
     ),

@@ -133,12 +133,11 @@ def _claimed(row: ProviderConfig, rows: Mapping[str, ProviderConfig]) -> list[st
     """The names by which a row would be asked and that lead to another already."""
     owners = {canonical(name): other.name for other in rows.values() for name in (other.name, *other.aliases)}
     claimed = [f"the name {name!r} is taken by {owners[canonical(name)]}" for name in (row.name, *row.aliases) if canonical(name) in owners]
+    others = list(rows.values())[::-1]  # of two that claim the same, the resolver means the first
     heads = {
-        head.lower(): other.name
-        for other in rows.values()
-        for head in (*other.prefixes, *map(_head, filter(_is_pattern, other.generate_map)))
+        head.lower(): other.name for other in others for head in (*other.prefixes, *map(_head, filter(_is_pattern, other.generate_map)))
     }
-    exact = {model: other.name for other in rows.values() for model in (*other.models, *other.generate_map)}
+    exact = {model: other.name for other in others for model in (*other.models, *other.generate_map)}
     for model in dict.fromkeys((*row.prefixes, *row.models, *row.generate_map)):
         name = _head(model).lower()
         place = min((at for at in (name.find("/"), name.find(":")) if at > 0), default=-1)

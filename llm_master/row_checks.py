@@ -89,6 +89,15 @@ def _is_renames(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in value.items())
 
 
+def _is_field_env(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(field, str) and (field in _FROM_VARIABLES or field.startswith("query.")) and _is_texts(names)
+        for field, names in value.items()
+    )
+
+
+_FROM_VARIABLES = frozenset({"region", "folder_id", "scope"})
+
 PATHS = frozenset({"embed", "key", "models", "moderate", "rerank"})
 """What ``paths`` may say where it is."""
 
@@ -104,7 +113,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         _is_text,
         "give a string",
     ),
-    (("default_model", "ca_bundle", "scope", "folder_id"), _is_text_or_none, "give a string, or leave it out"),
+    (("default_model", "ca_bundle", "scope", "folder_id", "region"), _is_text_or_none, "give a string, or leave it out"),
     (
         ("quota",),
         lambda value: _is_text_or_none(value) or _is_text_map(value),
@@ -116,7 +125,13 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         'give {"ACME_API_KEY_1": 1}, a whole number for the name of a key\'s variable',
     ),
     (("provider_class", "client_class"), _is_class, 'give the class itself or "package.module:Class"'),
-    (("query", "headers", "display_names"), _is_text_map, 'give {"name": "value"}, both strings'),
+    (("query", "headers", "display_names", "ambient_keys"), _is_text_map, 'give {"name": "value"}, both strings'),
+    (
+        ("host_classes",),
+        lambda value: _is_text_map(value) and all(map(_is_class, value.values())),
+        'give {"acme.ai": "package.module:Class"}',
+    ),
+    (("field_env",), _is_field_env, 'give {"region": ("ACME_REGION",)}, of region, folder_id, scope or query.NAME'),
     (
         ("prefixes", "api_key_env", "aliases", "base_url_env", "ignore_models", "whitelist_models"),
         _is_texts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -63,3 +64,23 @@ def with_class(name: str, row: ProviderConfig, origins: Mapping[tuple[str, str],
     except ConfigurationError as exc:
         faults.append(f"provider class {cls.__name__} of {row.name!r}: {exc}")
         return row
+
+
+def placed(name: str, row: ProviderConfig, origins: Mapping[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
+    """The row as its class reads the address that settings gave, by the class that is for this host."""
+    if row.host_classes and (name, "provider_class") not in origins and (cls := at_host(row.base_url, row.host_classes)) is not None:
+        row = attrs.evolve(row, provider_class=cls)
+    known = class_if_any(row)
+    if not isinstance(known, type) or not issubclass(known, BaseLLMProvider):
+        return row
+    try:
+        return known.placed(row)
+    except ConfigurationError as exc:
+        faults.append(f"{origins[name, 'base_url']}: {exc}")
+        return row
+
+
+def at_host(base_url: str | None, by_host: Mapping[str, str]) -> str | None:
+    """What is said of an address's host, or of a domain that it is in."""
+    host = urlsplit(base_url or "").hostname or ""
+    return next((said for known, said in by_host.items() if f".{host}".endswith(f".{known}")), None)

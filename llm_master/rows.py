@@ -48,6 +48,10 @@ def _dict(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def _lists(value: Any) -> Any:
+    return {name: _names(listed) for name, listed in value.items()} if isinstance(value, Mapping) else value
+
+
 def _models(value: Any) -> Any:
     """Accept ``["a", "b"]``, ``{"a": "id"}`` and ``{"a": {"id": ..., "options": {...}}}``."""
     if isinstance(value, (list, tuple)):
@@ -65,6 +69,7 @@ class ProviderConfig:
         name: Key of the row; filled in by the table.
         display_name: For people; the name if empty.
         display_names: Host -> what the provider is called where settings put it there.
+        host_classes: Host -> the ``provider_class`` of the row where settings put it there.
         provider_class: A ``BaseLLMProvider`` subclass, or ``"package.module:Class"``; ``UnifiedProvider`` if ``None``.
         client_class: The SDK class behind ``provider.client``, or ``"package.module:Class"``.
         enabled: ``False`` takes the provider out: nothing is sent to it.
@@ -119,6 +124,11 @@ class ProviderConfig:
         ca_bundle: Path of a PEM file with the authorities to trust.
         scope: OAuth scope, where the provider has one.
         folder_id: Cloud folder, where the provider has one.
+        region: Cloud region, where the provider has one; it takes the place of ``{region}`` in ``base_url``.
+        field_env: Field of the row -> variables that set it, the first that is set: ``{"region": ("ACME_REGION",)}``. ``query.NAME``
+            is a parameter of ``query``, and may also stand behind a ``?`` in an address that settings give.
+        ambient_keys: Variable -> the key that its being set stands for, where no key is given: ``{"ACME_ID": "{ACME_ID}:{ACME_SECRET}"}``.
+            ``{VARIABLE}`` is replaced by what that variable holds; ``[...]`` around it is left out where it holds nothing.
         telemetry_name: What OpenTelemetry's conventions call the provider (``gen_ai.provider.name``); the name if empty.
         renames: Options that this API knows under another name: ours -> its. ``None``: the API refuses it.
         returns: Fields of an answer's message that the API wants back in the next turn, of those that our messages have no
@@ -131,6 +141,7 @@ class ProviderConfig:
     name: str = ""
     display_name: str = ""
     display_names: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
+    host_classes: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     provider_class: type | str | None = None
     client_class: Callable[..., Any] | str = "openai:AsyncOpenAI"
     enabled: bool = True
@@ -179,6 +190,9 @@ class ProviderConfig:
     ca_bundle: str | None = None
     scope: str | None = None
     folder_id: str | None = None
+    region: str | None = None
+    field_env: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_lists)
+    ambient_keys: Mapping[str, str] = attrs.field(factory=dict, converter=_dict)
     telemetry_name: str = ""
     renames: Mapping[str, str | None] = attrs.field(factory=dict, converter=_dict)
     returns: tuple[str, ...] = attrs.field(default=(), converter=_names)

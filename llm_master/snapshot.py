@@ -7,7 +7,6 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -16,7 +15,7 @@ from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
 from llm_master.row_checks import base_url_faults
-from llm_master.row_classes import class_if_any, speaks_http, with_class
+from llm_master.row_classes import at_host, class_if_any, placed, speaks_http, with_class
 from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_attr
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
@@ -24,8 +23,8 @@ from llm_master.settings.environment import Environment
 from llm_master.settings.files import cache_folder
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings, expanded, route_of
-from llm_master.settings.variable_values import laid_over, with_path
-from llm_master.settings.variables import read_variables
+from llm_master.settings.variable_values import laid_over, with_path, without_query
+from llm_master.settings.variables import known_parameters, read_variables
 
 _ADDED = frozenset({"headers", "query", "models", "renames"})
 """Fields whose entries are added to those of the row beneath."""
@@ -158,7 +157,7 @@ def _lay(
                     values[field] = laid_over(below, own) if field == "headers" else {**below, **own}
                 rows[name] = attrs.evolve(base, **values)
         except (ConfigurationError, TypeError, ValueError) as exc:
-            faults += _placed(exc, name, fields)
+            faults += _with_places(exc, name, fields)
             continue
         for field, sourced in fields.items():
             origins[name, field] = sourced.origin
@@ -181,7 +180,7 @@ def _overlaid(
     return declared
 
 
-def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:
+def _with_places(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[str]:
     """A row's faults, each with the place of the field that it is about."""
     text = str(exc).partition(": ")[2] if isinstance(exc, ConfigurationError) else str(exc)
     lines = [line.strip().removeprefix("- ") for line in text.split("\n") if line.strip()]
@@ -198,12 +197,14 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
     if (value := fields.get(f"{name}_api_base")) is not None:
-        given = str(value).strip().rstrip("/").removesuffix("/chat/completions")
+        given, query = without_query(str(value).strip(), known_parameters(row))
+        given = given.rstrip("/").removesuffix("/chat/completions")
         if wrong := base_url_faults(given, f"{name}_api_base"):
             faults += wrong
         else:
             base_url = given
             origins[name, "base_url"] = "argument"
+            row = attrs.evolve(row, query={**row.query, **query}) if query else row
     row = with_class(name, row, origins, faults)
     moved = (name, "base_url") in origins
     if moved and base_url is not None:
@@ -214,18 +215,19 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         cls = class_if_any(row)
         base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
+    if base_url is not None and row.region:
+        base_url = base_url.replace("{region}", row.region)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
     paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
-    if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
-        return row
-    return attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
+    if (base_url, default_model, display, paths) != (row.base_url, row.default_model, row.display_name, row.paths):
+        row = attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
+    return placed(name, row, origins, faults) if moved else row
 
 
 def _called(base_url: str, row: ProviderConfig) -> str:
     """What the row's API is called at this address."""
-    host = urlsplit(base_url).hostname or ""
-    return next((called for known, called in row.display_names.items() if f".{host}".endswith(f".{known}")), row.display_name)
+    return at_host(base_url, row.display_names) or row.display_name
 
 
 def _moved(path: str, base_url: str | None) -> str:
@@ -254,6 +256,8 @@ def _keys(
     else:
         found = [(sourced.value, sourced.origin.removeprefix("$")) for sourced in declared.keys.get(name, ())]
         found.append((row.api_key or "", f"{row.name} row"))
+        if name in declared.ambient and not any(secret for secret, _ in found):
+            found.append((declared.ambient[name].value, declared.ambient[name].origin.removeprefix("$")))
     keys: dict[str, Key] = {}
     for secret, source in found:
         if not isinstance(secret, str):

@@ -69,12 +69,17 @@ async def test_media_reach_the_provider(word: str, name: str, server: ScriptedSe
     assert base64_of(data) in server.request.body
 
 
+THINKERS = {"bedrock": "us.anthropic.claude-sonnet-4-6"}
+"""Models that are known to think, where it depends on the model how that is asked for."""
+
+
 @pytest.mark.parametrize("name", claiming("reasoning"))
 async def test_effort_changes_what_is_sent(name: str, server: ScriptedServer) -> None:
     server.answer_json(format_of(name).answer("Yes."), times=2)
     llm = over(name, server)
-    plain = await llm.query(f"{name}/any-model", prompt="Is it so?")
-    thinking = await llm.query(f"{name}/any-model", prompt="Is it so?", reasoning_effort="low")
+    model = f"{name}/{THINKERS.get(name, 'any-model')}"
+    plain = await llm.query(model, prompt="Is it so?")
+    thinking = await llm.query(model, prompt="Is it so?", reasoning_effort="low")
     assert plain.content == thinking.content == "Yes."
     assert server.requests[0].json != server.requests[1].json
     assert thinking.receipt.dropped == ()
@@ -146,6 +151,7 @@ async def test_speech(name: str, server: ScriptedServer) -> None:
 PICTURE = {"data": [{"b64_json": base64.b64encode(media.PNG).decode()}]}
 PICTURES: dict[str, tuple[str, Any]] = {
     "openai": ("gpt-image-1.5", PICTURE),
+    "azure": ("gpt-image-1.5", PICTURE),
     "recraft": ("recraftv3", PICTURE),
     "gemini": (
         "gemini-3-image",
@@ -174,7 +180,12 @@ async def test_pictures(name: str, server: ScriptedServer) -> None:
 
 LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}, "cohere": {"models": [{"name": "m-1"}]}}
 LISTS["ollama_chat"] = {"models": [{"name": "m-1", "model": "m-1", "size": 1}]}
-COUNTS: dict[str, Any] = {"anthropic": {"input_tokens": 12}, "gemini": {"totalTokens": 12}, "vertex": {"totalTokens": 12}}
+COUNTS: dict[str, Any] = {
+    "bedrock": {"inputTokens": 12},
+    "anthropic": {"input_tokens": 12},
+    "gemini": {"totalTokens": 12},
+    "vertex": {"totalTokens": 12},
+}
 
 
 @pytest.mark.parametrize("name", claiming("list_models"))

@@ -76,7 +76,12 @@ class Party:
         self.server.answer_json(self.format.answer(text, calls), **how)
 
     def streams(self, *texts: str, calls: Sequence[Call] = (), **how: Any) -> None:
-        self.server.answer_sse(*self.format.stream(*(texts or (() if calls else TEXTS)), calls=calls), **how)
+        self.sends(*self.format.stream(*(texts or (() if calls else TEXTS)), calls=calls), **how)
+
+    def sends(self, *events: Any, **how: Any) -> None:
+        """Stream these events; those that are text are the format's."""
+        pieces = [self.format.wire(event) if isinstance(event, str) else event for event in events]
+        self.server.answer_sse(*pieces, headers={"content-type": self.format.stream_type}, **how)
 
     def refuses(self, kind: str, *, retry_after: int = 7, times: int | None = 1) -> Refusal:
         refusal = self.format.error(kind, retry_after=retry_after)
@@ -142,7 +147,7 @@ def in_both_ways(party: Party, how: str, *texts: str, calls: Sequence[Call] = ()
     if how == "query":
         party.server.answer_json(party.format.answer("".join(texts), calls, finish))
     else:
-        party.server.answer_sse(*party.format.stream(*texts, calls=calls, finish=finish))
+        party.sends(*party.format.stream(*texts, calls=calls, finish=finish))
 
 
 # Chat
@@ -244,7 +249,7 @@ async def test_deltas_come_in_order_and_make_the_whole(party: Party) -> None:
 async def test_a_delta_is_handed_out_before_the_next_one_is_sent(party: Party) -> None:
     events = party.format.stream("first", "second")
     held = next(position for position, event in enumerate(events) if "second" in event)
-    party.server.answer_sse("".join(events[:held]), GATE, "".join(events[held:]))
+    party.sends("".join(events[:held]), GATE, "".join(events[held:]))
     async with party.llm.stream(party.model, prompt=QUESTION) as stream:
         pieces = aiter(stream)
         assert await anext(pieces) == "first"
@@ -254,8 +259,8 @@ async def test_a_delta_is_handed_out_before_the_next_one_is_sent(party: Party) -
 
 
 async def test_where_packets_end_changes_nothing(party: Party) -> None:
-    text = "".join(party.format.stream(*TEXTS, calls=CALLS)).encode()
-    party.server.answer_sse(*(text[position : position + 1] for position in range(len(text))))
+    text = party.format.wire(*party.format.stream(*TEXTS, calls=CALLS))
+    party.sends(*(text[position : position + 1] for position in range(len(text))))
     answer = await whole(party, "stream")
     assert answer.content == TEXT
     assert [(call.name, call.arguments) for call in answer.tool_calls] == [(name, arguments) for _, name, arguments in CALLS]
@@ -347,7 +352,11 @@ async def test_the_choice_of_a_tool_arrives(party: Party) -> None:
             "none": {"mode": "NONE"},
             "function": {"mode": "ANY", "allowedFunctionNames": ["get_time"]},
         }
-        if "toolConfig" in body:
+        if party.name == "bedrock":
+            bedrock = {"auto": {"auto": {}}, "required": {"any": {}}, "function": {"tool": {"name": "get_time"}}}
+            assert body.get("toolConfig", {}).get("toolChoice") == bedrock.get(name)
+            assert ("toolConfig" in body) is (name != "none")  # without tools none is called
+        elif "toolConfig" in body:
             assert body["toolConfig"] == {"functionCallingConfig": gemini[name]}
         else:
             flat = {"type": "function", "name": "get_time"} if name == "function" else choice
@@ -403,7 +412,7 @@ async def test_a_server_error_is_sent_again_as_it_was(party: Party, how: str) ->
 
 
 async def test_an_error_before_the_first_delta_is_retried(party: Party) -> None:
-    party.server.answer_sse(*party.format.preface(), party.format.error_event())
+    party.sends(*party.format.preface(), party.format.error_event())
     party.streams()
     answer = await whole(party, "stream")
     assert answer.content == TEXT
@@ -413,7 +422,7 @@ async def test_an_error_before_the_first_delta_is_retried(party: Party) -> None:
 
 async def test_a_stream_that_ends_before_its_first_delta_is_retried(party: Party) -> None:
     for end in ("done", "close", "reset"):
-        party.server.answer_sse(*party.format.preface(), framing="close" if end == "close" else "chunked", end=end)
+        party.sends(*party.format.preface(), framing="close" if end == "close" else "chunked", end=end)
         party.streams()
         answer = await whole(party, "stream")
         assert answer.content == TEXT
@@ -423,7 +432,7 @@ async def test_a_stream_that_ends_before_its_first_delta_is_retried(party: Party
 async def test_an_error_after_the_first_delta_interrupts(party: Party) -> None:
     events = party.format.stream("Hello, ", "world.", "!")
     until = next(position for position, event in enumerate(events) if "world." in event) + 1
-    party.server.answer_sse(*events[:until], party.format.error_event())
+    party.sends(*events[:until], party.format.error_event())
     pieces = []
     with pytest.raises(StreamInterruptedError) as caught:
         async with party.llm.stream(party.model, prompt=QUESTION) as stream:
@@ -441,7 +450,7 @@ async def test_a_stream_that_is_cut_off_interrupts(party: Party) -> None:
         until = next(position for position, event in enumerate(events) if "world." in event) + 1
         # The reset waits until the text has been read: one that overtakes it may take it along.
         held = [GATE] if end == "reset" else []
-        party.server.answer_sse(*events[:until], *held, framing="close" if end == "close" else "chunked", end=end)
+        party.sends(*events[:until], *held, framing="close" if end == "close" else "chunked", end=end)
         pieces = []
         with pytest.raises(StreamInterruptedError) as caught:
             async with party.llm.stream(party.model, prompt=QUESTION) as stream:
@@ -489,7 +498,7 @@ async def test_a_stream_that_is_left_leaves_no_connection(party: Party) -> None:
     for leave in ("stop", "break", "cancel", "drop"):
         events = party.format.stream("first", "second")
         held = next(position for position, event in enumerate(events) if "second" in event)
-        party.server.answer_sse("".join(events[:held]), GATE, "".join(events[held:]))
+        party.sends("".join(events[:held]), GATE, "".join(events[held:]))
         stream = party.llm.stream(party.model, prompt=QUESTION)
         assert await anext(aiter(stream)) == "first"
         assert party.server.open == 1
@@ -758,14 +767,8 @@ def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
     assert spoken == {
-        "ChatCompletions",
-        "MistralChat",
-        "ThinkingChat",
-        "Messages",
-        "GenerateContent",
-        "Responses",
-        "CohereChat",
-        "OllamaChat",
+        *("ChatCompletions", "MistralChat", "ThinkingChat", "AzureChat"),
+        *("Messages", "GenerateContent", "Responses", "Converse", "CohereChat", "OllamaChat"),
     }
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

@@ -117,7 +117,7 @@ def by_name(said: Said) -> dict[str, str]:
 async def test_one_conversation_runs_unchanged_over_every_format(llm: QueryLLM, server: ScriptedServer, row: str, text: str) -> None:
     model, form = ROWS[row]
     server.answer_json(form.answer(text, CALLS))
-    server.answer_sse(*form.stream(*PIECES))
+    server.answer_sse(*map(form.wire, form.stream(*PIECES)), headers={"content-type": form.stream_type})
     first, pieces, last = await one_conversation(llm, model)
 
     assert (first.content, first.finish_reason) == (text, "tool_calls")

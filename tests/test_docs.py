@@ -76,6 +76,7 @@ ASKED = {
     "ollama_cohere.md": {"/api/chat", "/v2/chat"},
     "structured_output.md": {"/chat/completions", "/messages"},
     "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
+    "azure_bedrock.md": {"/chat/completions", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1:0/converse"},
     "plugins.md": {"/models", "/chat/completions"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks

@@ -218,6 +218,7 @@ SAMPLES = {
     "Decimal | None": "0.1",
     "Mapping[str, str]": '{ a = "b" }',
     "Mapping[str, str | None]": '{ a = "b" }',
+    "Mapping[str, tuple[str, ...]]": '{ region = ["ACME_REGION"] }',
     "str | Mapping[str, str] | None": '{ ACME_API_KEY = "b" }',
     "Mapping[str, int]": "{ ACME_API_KEY = 1 }",
     "Mapping[str, Callable[..., Any] | str]": '{ a = "b:c" }',

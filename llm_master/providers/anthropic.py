@@ -217,6 +217,19 @@ def _effort(out: dict[str, Any], model: str, effort: Any) -> str:
     return "thinking.budget_tokens"
 
 
+def thinking_of(model: str, effort: Any, max_tokens: Any) -> dict[str, Any]:
+    """What ``reasoning_effort`` means for a Claude: ``thinking``, and ``output_config`` where it takes one.
+
+    Raises:
+        InvalidRequestError: There is no such effort.
+    """
+    out: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+    _effort(out, model, effort)
+    _fit_thinking(out, model, by_effort=True)
+    out.pop("max_tokens", None)
+    return out
+
+
 def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     function = tool.get("function")
     if tool.get("type", "function") != "function" or not isinstance(function, Mapping):

@@ -82,6 +82,15 @@ class BaseLLMProvider(ABC):
     needs_max_tokens: ClassVar[bool] = False
     """Whether every request must say how much the model may write; the engine then adds what the model can."""
 
+    @classmethod
+    def placed(cls, config: ProviderConfig) -> ProviderConfig:
+        """The row as this class reads the address that settings gave: it may say more than where the API is.
+
+        Raises:
+            ConfigurationError: The address is none of the API's.
+        """
+        return config
+
     @abstractmethod
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse | str:
         """Answer ``messages``.

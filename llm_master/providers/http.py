@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
 from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
-from llm_master.providers.lines import LineParser
 from llm_master.providers.sse import SSEParser
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
@@ -34,13 +33,23 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="LLMResponse | Result")
 
 
+class StreamParser(Protocol):
+    """What cuts a stream's bytes into its pieces."""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Take the next bytes; return the pieces that they complete."""
+
+    def end(self) -> list[bytes]:
+        """Return what a stream ended in without closing it."""
+
+
 class HTTPProvider(BaseLLMProvider):
     """A wire format over HTTP. A subclass says what goes out (:meth:`prepare`, :meth:`headers`) and reads what comes back."""
 
     models_path: ClassVar[str | None] = None
     """Where the list of models is, below ``base_url``; ``None`` where the API has none. A row may say another place."""
 
-    stream_parser: ClassVar[type[SSEParser | LineParser]] = SSEParser
+    stream_parser: ClassVar[type[StreamParser]] = SSEParser
     """What cuts a stream into its pieces."""
 
     endpoint_class: ClassVar[type[Endpoint]] = Endpoint

@@ -68,7 +68,7 @@ class ResponsesProvider(HTTPProvider):
     query with ``retrieve=answer.raw["id"]``, and no other option, asks how far it is.
     """
 
-    models_path = "/models"
+    models_path: ClassVar[str | None] = "/models"
 
     takes_urls = frozenset({"image", "file"})
 

@@ -33,7 +33,7 @@ class UnifiedProvider(HTTPProvider):
     put it there to see them.
     """
 
-    models_path = "/models"
+    models_path: ClassVar[str | None] = "/models"
 
     PROVIDER_CONFIGS: ClassVar[Any]
     """The table. Set by ``llm_master.provider_configs``, which is the table's only owner."""

@@ -46,6 +46,7 @@ class Declared:
         providers: Name (canonical) -> field of ``ProviderConfig`` -> value.
         names: Name (canonical) -> the name as it was written first.
         keys: Name (canonical) -> API keys in order.
+        ambient: Name (canonical) -> the key that holds where there is no other.
         models: ``"provider/model"`` -> fields of ``ModelConfig``.
         model_settings: Model name -> how it is asked.
         aliases: Name -> model name.
@@ -59,6 +60,7 @@ class Declared:
     providers: dict[str, dict[str, Sourced]] = attrs.field(factory=dict)
     names: dict[str, str] = attrs.field(factory=dict)
     keys: dict[str, list[Sourced]] = attrs.field(factory=dict)
+    ambient: dict[str, Sourced] = attrs.field(factory=dict)
     models: dict[str, Sourced] = attrs.field(factory=dict)
     model_settings: dict[str, ModelSettings] = attrs.field(factory=dict)
     aliases: dict[str, Sourced] = attrs.field(factory=dict)
@@ -86,6 +88,7 @@ class Declared:
             providers=providers,
             names={**over.names, **self.names},
             keys={**self.keys, **over.keys},
+            ambient={**self.ambient, **over.ambient},
             models={**self.models, **over.models},
             model_settings={**self.model_settings, **over.model_settings},
             aliases={**self.aliases, **over.aliases},

@@ -58,6 +58,10 @@ KINDS: Mapping[str, Kind] = {
         lambda value: isinstance(value, dict) and all(map(WHOLE.fits, value.values())), "give a table of whole numbers"
     ),
     "Mapping[str, str | None]": TEXT_TABLE,
+    "Mapping[str, tuple[str, ...]]": Kind(
+        lambda value: isinstance(value, dict) and all(TEXT.fits(own) or TEXTS.fits(own) for own in value.values()),
+        "give a table of lists of strings",
+    ),
     "Mapping[str, Callable[..., Any] | str]": TEXT_TABLE,
     "Mapping[str, bool]": Kind(
         lambda value: TEXTS.fits(value) or (isinstance(value, dict) and all(isinstance(does, bool) for does in value.values())),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
 _MODELS = 'give ["name", ...], {"name": {"id": "wire id", "options": {...}}}, or names with commas between them'
 _HEADERS = 'give {"Name": "value"}, both strings'
@@ -138,6 +139,13 @@ def _refuse_constant(name: str) -> NoReturn:
 def base_url(text: str) -> str:
     """An address without what is added to it: neither a slash at its end nor the endpoint."""
     return text.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+
+
+def without_query(text: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """An address, and what stands behind its ``?``, where all of it has a known name; else as it was."""
+    address, _, query = text.partition("?")
+    given = dict(parse_qsl(query))
+    return (address, given) if given and given.keys() <= set(known) else (text, {})
 
 
 def listening_address(text: str, usual: str | None) -> str:

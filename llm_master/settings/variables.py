@@ -73,6 +73,9 @@ _SECTION = "_settings"
 
 _LIMIT = "max_concurrent_requests_per_key_"
 _MODES = ("balanced", "sequential")
+_FIELD = "field "
+_VARIABLE = re.compile(r"\{([A-Z0-9_]+)\}")
+_OPTIONAL = re.compile(r"\[([^\]]*)\]")
 _NUMBERED = re.compile(r"(.+)_([0-9]{1,18})")
 
 _Ranked = list[tuple[tuple[int, ...], str]]
@@ -91,6 +94,11 @@ def read_variables(environment: Environment, known: Mapping[str, ProviderConfig]
         What is wrong stands in ``faults``, and nothing is raised.
     """
     return _Reading(environment, known).read()
+
+
+def known_parameters(row: ProviderConfig | None) -> list[str]:
+    """The parameters that may stand in an address behind its ``?``."""
+    return [field.removeprefix("query.") for field in row.field_env if field.startswith("query.")] if row is not None else []
 
 
 def _by_name(environment: Environment) -> dict[str, Sourced]:
@@ -128,11 +136,15 @@ class _Reading:
         # Variable -> provider -> its place among those that the row names.
         self.named_addresses: dict[str, dict[str, int]] = {}
         self.named_keys: dict[str, dict[str, int]] = {}
+        self.named_fields: dict[str, list[tuple[str, str, int]]] = {}
         for name, row in known.items():
             for alias in row.aliases:
                 self.names.setdefault(canonical(alias), name)
             for place, variable in enumerate(row.base_url_env):
                 self.named_addresses.setdefault(canonical(variable), {}).setdefault(name, place)
+            for field, variables in row.field_env.items():
+                for place, variable in enumerate(variables):
+                    self.named_fields.setdefault(canonical(variable), []).append((name, field, place))
             for place, variable in enumerate(row.api_key_env):
                 self.named_keys.setdefault(canonical(variable), {}).setdefault(name, place)
         # (provider, what is set of it) -> the variables that set it.
@@ -150,6 +162,9 @@ class _Reading:
                 self._set_address(provider, min(ranked)[1])
             elif (field := _SUFFIXES.get(what) or _PREFIXES.get(what)) is not None:
                 self._set(provider, min(ranked)[1], *field)
+        for (provider, what), ranked in self.said.items():
+            if what.startswith(_FIELD):
+                self._set_field(provider, what.removeprefix(_FIELD), min(ranked)[1])
         for provider in dict.fromkeys(provider for provider, what in self.said if what in _HEADERS):
             self._set_headers(provider)
         for provider in dict.fromkeys(provider for provider, what in self.said if what in _MODES):
@@ -162,6 +177,9 @@ class _Reading:
                 if first is not variable and _NUMBERED.fullmatch(name):
                     self.declared.warnings.append(f"{variable.origin} holds the same key as {first.origin}: it counts once")
             self.declared.keys[provider] = list(keys.values())
+        for provider, row in self.known.items():
+            if row.ambient_keys and provider not in self.declared.keys and (key := self._ambient_key(row)) is not None:
+                self.declared.ambient[provider] = key
         return self.declared
 
     # Whose a variable is
@@ -205,6 +223,8 @@ class _Reading:
                 self._sort_prefixed(name, prefix)
                 return
         self._sort_key(name)
+        for provider, field, place in self.named_fields.get(name, ()):
+            self.said[provider, _FIELD + field].append(((place,), name))
         named = self.named_addresses.get(name, {})
         for provider, place in named.items():
             self.said[provider, "address"].append(((len(_ADDRESS) + place,), name))
@@ -273,7 +293,7 @@ class _Reading:
     def _set_address(self, provider: str, name: str) -> None:
         row = self.known.get(provider)
         variable = self.variables[name]
-        address = variable.value
+        address, query = values.without_query(variable.value, known_parameters(row))
         # Servers read where to listen from such a variable, and their clients where to find them.
         if name in self.named_addresses and name.endswith("_host"):
             address = values.listening_address(address, row.base_url if row else None)
@@ -288,6 +308,30 @@ class _Reading:
         if not faults:
             address = values.with_path(address, row.default_path) if row else address
             self._fields(provider)["base_url"] = Sourced(address, variable.origin)
+            if query:
+                self._fields(provider)["query"] = Sourced(query, variable.origin)
+
+    def _set_field(self, provider: str, field: str, name: str) -> None:
+        variable, fields = self.variables[name], self._fields(provider)
+        table, _, parameter = field.partition(".")
+        if not parameter:
+            fields[field] = variable
+        elif table not in fields or parameter not in fields[table].value:  # what stands in the address itself holds
+            fields[table] = Sourced({parameter: variable.value, **(fields[table].value if table in fields else {})}, variable.origin)
+
+    def _ambient_key(self, row: ProviderConfig) -> Sourced | None:
+        """The key that variables of another tool's stand for."""
+        for name, form in row.ambient_keys.items():
+            if (variable := self.variables.get(canonical(name))) is not None:
+                key = _OPTIONAL.sub(lambda part: self._filled(part[1]) if self._held(part[1]) else "", form)
+                return Sourced(self._filled(key), variable.origin)
+        return None
+
+    def _held(self, form: str) -> bool:
+        return all(canonical(name) in self.variables for name in _VARIABLE.findall(form))
+
+    def _filled(self, form: str) -> str:
+        return _VARIABLE.sub(lambda part: found.value if (found := self.variables.get(canonical(part[1]))) is not None else "", form)
 
     def _set_log_level(self, variable: Sourced) -> None:
         if variable.value.upper() in LEVELS:

@@ -10,7 +10,7 @@ no timer of aiohttp's own (the engine's one timer bounds the call).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llm_master.errors import ConfigurationError, ProviderConnectionError, ProviderError, RequestTimeoutError, ServerError
@@ -84,6 +84,10 @@ class Endpoint:
         self._proxy = _proxy_for(self._url.scheme, self._url.raw_host or "")
         self.host = f"{self._url.raw_host}:{self._url.port}"
 
+    def _take(self, other: Endpoint) -> None:
+        """Be the same as another."""
+        self._url, self._headers, self._ssl, self._proxy, self.host = other._url, other._headers, other._ssl, other._proxy, other.host
+
     @property
     def proxy(self) -> str | None:
         """The proxy on the way, without a login; ``None`` where there is none."""
@@ -151,6 +155,39 @@ class Endpoint:
             if not isinstance(exc, Exception) or (translated := _translated(exc, self.host)) is exc:
                 raise
             raise translated from exc
+
+
+class SigningEndpoint(Endpoint):
+    """An endpoint whose requests have headers of their own, made of each one's body and moment.
+
+    Args:
+        endpoint: Where to, with what the requests have in common.
+        url: The same address as it is to be sent. What is percent-encoded in it stays so, since a signature is over that.
+        sign: Given method, URL and body, the headers that replace or join the others.
+    """
+
+    __slots__ = ("_sign",)
+
+    def __init__(self, endpoint: Endpoint, url: str, sign: Callable[[str, str, bytes], Mapping[str, str]]) -> None:
+        from yarl import URL
+
+        self._take(endpoint)
+        self._url = URL(url, encoded=True).with_query(endpoint._url.query or None)
+        self._sign = sign
+
+    async def _exchange(self, method: str, body: bytes | None, max_bytes: int | None = None) -> Answer:
+        return await self._signed(method, body or b"")._exchange(method, body, max_bytes)
+
+    async def open(self, body: bytes) -> Stream:
+        """Send ``body``, signed, and return when the head of the answer has arrived. Raises what :meth:`post` does."""
+        return await self._signed("POST", body).open(body)
+
+    def _signed(self, method: str, body: bytes) -> Endpoint:
+        once: Endpoint = Endpoint.__new__(Endpoint)
+        once._take(self)
+        once._headers = self._headers.copy()
+        once._headers.update(self._sign(method, str(self._url), body))
+        return once
 
 
 class Stream:

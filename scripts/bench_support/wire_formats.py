@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import starmap
 from typing import Any
 
 from bench_support.wire import STREAM_HEAD, TEXT, WORDS, answer
@@ -35,6 +38,7 @@ class WireFormat:
         stream: The body of a stream, of its pieces of text.
         streams: What stands in path or body of a request for a stream.
         row: What the row says beside.
+        key: The key, where it is not the usual one.
     """
 
     label: str
@@ -44,6 +48,7 @@ class WireFormat:
     stream: Callable[[list[str]], bytes]
     streams: bytes = b'"stream":true'
     row: Mapping[str, Any] = field(default_factory=dict)
+    key: str | None = None
 
 
 _ANTHROPIC_USAGE = {
@@ -171,6 +176,40 @@ def _ollama_stream(texts: list[str]) -> bytes:
     return b"".join(_json(line) + b"\n" for line in [*(_ollama(text, done=False) for text in texts), _ollama("")])
 
 
+_BEDROCK_USAGE = {"inputTokens": 87, "outputTokens": 94, "totalTokens": 181, "cacheReadInputTokens": 0, "cacheWriteInputTokens": 0}
+
+
+def _bedrock(text: str) -> Any:
+    message = {"role": "assistant", "content": [{"text": text}]}
+    return {"output": {"message": message}, "stopReason": "end_turn", "usage": _BEDROCK_USAGE, "metrics": {"latencyMs": 900}}
+
+
+def _bedrock_stream(texts: list[str]) -> bytes:
+    contents: list[tuple[str, dict[str, Any]]] = [
+        ("messageStart", {"role": "assistant", "p": "abcdefghij"}),
+        *(("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}, "p": "abcdefghijklmnop"}) for text in texts),
+        ("contentBlockStop", {"contentBlockIndex": 0, "p": "abc"}),
+        ("messageStop", {"stopReason": "end_turn", "p": "abc"}),
+        ("metadata", {"usage": _BEDROCK_USAGE, "metrics": {"latencyMs": 900}, "p": "abc"}),
+    ]
+    return b"".join(starmap(_frame, contents))
+
+
+def _frame(name: str, payload: dict[str, Any]) -> bytes:
+    headers = b""
+    for header, value in ((":event-type", name), (":content-type", "application/json"), (":message-type", "event")):
+        headers += struct.pack(">B", len(header)) + header.encode() + struct.pack(">BH", 7, len(value)) + value.encode()
+    body = _json(payload)
+    lengths = struct.pack(">II", len(headers) + len(body) + 16, len(headers))
+    message = lengths + struct.pack(">I", zlib.crc32(lengths)) + headers + body
+    return message + struct.pack(">I", zlib.crc32(message))
+
+
+_SIGNED_KEY = "aws-keys:AKIDEXAMPLE123456789:wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY:" + "IQoJb3JpZ2luX2Vj" * 40
+_BEDROCK = WireFormat(
+    "Bedrock's", "llm_master.providers.bedrock:BedrockProvider", b"/converse", _bedrock, _bedrock_stream, streams=b"/converse-stream"
+)
+
 FORMATS: dict[str, WireFormat] = {
     "anthropic": WireFormat("Anthropic's", "llm_master.providers.anthropic:AnthropicProvider", b"/messages", _anthropic, _anthropic_stream),
     "cohere": WireFormat("Cohere's", "llm_master.providers.cohere:CohereProvider", b"/v2/chat", _cohere, _cohere_stream),
@@ -183,6 +222,9 @@ FORMATS: dict[str, WireFormat] = {
         streams=b":streamgeneratecontent",
     ),
     "ollama": WireFormat("Ollama's", "llm_master.providers.ollama:OllamaProvider", b"/api/chat", _ollama, _ollama_stream),
+    "bedrock": _BEDROCK,
+    # The same, each request signed with a temporary access key.
+    "signed": replace(_BEDROCK, label="Bedrock's signed", key=_SIGNED_KEY, row={"region": "us-east-1"}),
     "responses": WireFormat("Responses'", "llm_master.providers.responses:ResponsesProvider", b"/responses", _responses, _responses_stream),
 }
 

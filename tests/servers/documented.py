@@ -20,6 +20,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+from servers.format_bedrock import CONVERSE
 from servers.format_chat_kin import beside_the_text
 from servers.format_cohere import COHERE
 from servers.format_ollama import OLLAMA
@@ -233,6 +234,18 @@ def ollama(body: Any) -> tuple[Any, list[str]]:
     return OLLAMA.answer(text, thinking=thinking), OLLAMA.stream(text[:7], text[7:], thinking=thinking)
 
 
+def converse(path: str, body: Any) -> tuple[Any, list[str]]:
+    """Bedrock's."""
+    try:
+        said = CONVERSE.read(path, body)
+    except AssertionError as exc:
+        raise Refused(str(exc)) from exc
+    forced = body.get("toolConfig", {}).get("toolChoice", {}).get("tool", {}).get("name")
+    calls = [("tooluse_1", forced, example(said.tools[forced]))] if forced else []
+    text = "" if calls else text_for(said.schema, said.system)
+    return CONVERSE.answer(text, calls), CONVERSE.stream(*([text[:7], text[7:]] if text else []), calls=calls)
+
+
 def gemini(path: str, body: Any) -> tuple[Any, list[str]]:
     model, _, method = path.rpartition("/models/")[2].partition(":")
     if method == "predict":
@@ -351,6 +364,10 @@ async def answer(request: Any) -> Any:
             content, events = cohere(body)
         elif path == "/api/chat":
             content, events = ollama(body)
+        elif path.endswith("/converse-stream"):
+            return web.Response(body=CONVERSE.wire(*converse(path, body)[1]), content_type=CONVERSE.stream_type)
+        elif path.endswith("/converse"):
+            content, events = converse(path, body)
         elif "/models/" in path:
             content, events = gemini(path, body)
             body["stream"] = "streamGenerateContent" in path

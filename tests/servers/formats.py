@@ -81,6 +81,7 @@ class Format:
         schema_beside_tools: Whether a schema can be given together with tools.
         tool_choices: Which choices of a tool can be said.
         usage_keys: Where the usage stands in an answer.
+        stream_type: The media type of a stream.
     """
 
     key_headers: ClassVar[dict[str, str]]
@@ -93,10 +94,15 @@ class Format:
     schema_beside_tools: ClassVar[bool] = True
     tool_choices: ClassVar[tuple[str, ...]] = ("auto", "required", "none", "function")
     usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
+    stream_type: ClassVar[str] = "text/event-stream"
 
     def chosen(self, body: Any) -> Any:
         """The choice of a tool in OpenAI's words, for a format that says it otherwise than the contract's test knows; else ``None``."""
         return None
+
+    def wire(self, *events: str) -> bytes:
+        """The bytes of events."""
+        return "".join(events).encode()
 
     def answer(self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None) -> Any:
         """A whole answer."""
@@ -244,6 +250,12 @@ class ChatCompletions(Format):
         said.max_tokens, said.temperature = body.get("max_tokens", body.get("max_completion_tokens")), body.get("temperature")
         said.stop = body.get("stop")
         return said
+
+
+class AzureChat(ChatCompletions):
+    """The same with Azure's header, as its v1 API has it: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/latest."""
+
+    key_headers: ClassVar = {"api-key": "KEY"}
 
 
 class Messages(Format):
@@ -620,15 +632,27 @@ class Responses(Format):
             said.assistant[-1] += text
 
 
-CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateContent(), Responses()
+CHAT, ANTHROPIC, GEMINI, RESPONSES, AZURE = ChatCompletions(), Messages(), GenerateContent(), Responses(), AzureChat()
 
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    from servers.format_chat_kin import MISTRAL, THINKING  # these stand on this module
+    from servers.format_bedrock import CONVERSE  # these stand on this module
+    from servers.format_chat_kin import MISTRAL, THINKING
     from servers.format_cohere import COHERE
     from servers.format_ollama import OLLAMA
 
-    kin = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
-    own = {"cohere": COHERE, "ollama_chat": OLLAMA}
-    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin, **own}.get(row, CHAT)
+    own = {
+        "azure": AZURE,
+        "anthropic": ANTHROPIC,
+        "gemini": GEMINI,
+        "vertex": GEMINI,
+        "bedrock": CONVERSE,
+        "cohere": COHERE,
+        "ollama_chat": OLLAMA,
+        "acme_responses": RESPONSES,
+        "mistral": MISTRAL,
+        "deepseek": THINKING,
+        "moonshot": THINKING,
+    }
+    return own.get(row, CHAT)

@@ -21,6 +21,7 @@ class Ours:
     provider_class: str | None = None
     limits: Mapping[str, Any] = {}
     settings: ClassVar[dict[str, bool]] = {}
+    key = KEY
     keys = 1
 
     def __init__(self, base_url: str, *, many: int | None = None) -> None:
@@ -32,7 +33,9 @@ class Ours:
             self._model,
             ModelConfig(input_price_per_million=1, output_price_per_million=2, cached_input_price_per_million="0.5"),
         )
-        self._llm = QueryLLM(LLMConfig(api_keys={provider: [KEY, *(f"{KEY}-{number}" for number in range(1, self.keys))]}, **self.settings))
+        self._llm = QueryLLM(
+            LLMConfig(api_keys={provider: [self.key, *(f"{self.key}-{number}" for number in range(1, self.keys))]}, **self.settings)
+        )
 
     async def call(self) -> int:
         return _length(await self._llm.query(self._model, MESSAGES, temperature=0.5))
@@ -164,6 +167,7 @@ class Foreign(Ours):
     def __init__(self, base_url: str, form: str, *, many: int | None = None) -> None:
         self.provider_class = FORMATS[form].provider_class
         self.limits = dict(FORMATS[form].row)
+        self.key = FORMATS[form].key or KEY
         super().__init__(base_url, many=many)
 
 
