@@ -11,6 +11,7 @@ import msgspec
 from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
+from llm_master.providers.lines import LineParser
 from llm_master.providers.sse import SSEParser
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
@@ -38,6 +39,13 @@ class HTTPProvider(BaseLLMProvider):
 
     models_path: ClassVar[str | None] = None
     """Where the list of models is, below ``base_url``; ``None`` where the API has none. A row may say another place."""
+
+    stream_parser: ClassVar[type[SSEParser | LineParser]] = SSEParser
+    """What cuts a stream into its pieces."""
+
+    whole_types: ClassVar[tuple[str, ...]] = ("application/json", "text/html")
+    """Media types of a 2xx that is no stream although one was asked for: a server that does not stream, an error that it did
+    not call one, or no API at all."""
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
@@ -79,11 +87,10 @@ class HTTPProvider(BaseLLMProvider):
                 raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
             reader = self.reader(model, connection.status, request_id(connection.headers))
             reader.wire.headers, reader.wire.sent_at = connection.headers, connection.sent_at
-            if connection.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
-                # A server that does not stream, an error that it did not call one, or no API at all.
+            if connection.headers.get("Content-Type", "").lower().startswith(self.whole_types):
                 yield as_events(reader.whole(await connection.read_all()))
                 return
-            parser = SSEParser()
+            parser = self.stream_parser()
             while not reader.done:
                 piece = await connection.read()
                 if events := reader.read(parser.feed(piece) if piece else parser.end()):
