@@ -317,6 +317,23 @@ ROWS = {
             "count_tokens",
         ),
     ),
+    "gigachat": ProviderConfig(
+        # The key is the authorization key, for which access tokens are fetched, or an access token.
+        # base_url .../api/v2 is the second version of its chat API.
+        display_name="GigaChat",
+        provider_class="llm_master.providers.gigachat:GigaChatProvider",
+        base_url="https://gigachat.devices.sberbank.ru/api/v1",
+        api_key_env=("GIGACHAT_CREDENTIALS", "GIGACHAT_ACCESS_TOKEN"),
+        prefixes=("GigaChat",),
+        default_model="GigaChat-2",
+        paths={"oauth": "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"},
+        scope="GIGACHAT_API_PERS",
+        takes_urls=(),
+        # Of which models hold to a schema is not said; all of them call functions.
+        structured_output="tool",
+        supports_caching=True,
+        currency="RUB",
+    ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Voyage AI",

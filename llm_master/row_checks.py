@@ -89,7 +89,7 @@ def _is_renames(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in value.items())
 
 
-PATHS = frozenset({"embed", "key", "models", "moderate", "rerank"})
+PATHS = frozenset({"embed", "key", "models", "moderate", "oauth", "rerank"})
 """What ``paths`` may say where it is."""
 
 RETURNS = ("content", "reasoning", "reasoning_content", "reasoning_details", "annotations")

@@ -27,7 +27,7 @@ from llm_master.settings.routes import RouteSettings, expanded, route_of
 from llm_master.settings.variable_values import laid_over, with_path
 from llm_master.settings.variables import read_variables
 
-_ADDED = frozenset({"headers", "query", "models", "renames"})
+_ADDED = frozenset({"headers", "query", "models", "paths", "renames"})
 """Fields whose entries are added to those of the row beneath."""
 
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
@@ -84,6 +84,7 @@ def take(
     What is wrong stands in ``faults``, and is left out.
     """
     rows = {canonical(row.name): row for row in table}
+    places = {name: row.paths for name, row in rows.items()}
     origins: dict[tuple[str, str], str] = {}
     aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
     files = files.under_own_names(aliases)
@@ -115,7 +116,7 @@ def take(
     ]
     keys = {}
     for name, row in rows.items():
-        rows[name] = _with_fields(row, fields, origins, faults)
+        rows[name] = _with_fields(row, fields, places.get(name, {}), origins, faults)
         keys[name] = _keys(name, row, fields, given, declared, origins, faults)
     warnings = list(declared.warnings)
     for name in rows.keys() - tabled:
@@ -193,8 +194,17 @@ def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[st
     return found
 
 
-def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
-    """The row with the address that an argument gives, and with what its class or its address says itself."""
+def _with_fields(
+    row: ProviderConfig,
+    fields: Mapping[str, Any],
+    places: Mapping[str, str],
+    origins: dict[tuple[str, str], str],
+    faults: list[str],
+) -> ProviderConfig:
+    """The row with the address that an argument gives, and with what its class or its address says itself.
+
+    ``places`` are the ``paths`` of the table's row: they move with the address, and those that settings say stay where they are.
+    """
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
     if (value := fields.get(f"{name}_api_base")) is not None:
@@ -216,7 +226,9 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
-    paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
+    paths = row.paths
+    if moved:
+        paths = {place: _moved(path, base_url) if path == places.get(place) else path for place, path in paths.items()}
     if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
         return row
     return attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
