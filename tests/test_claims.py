@@ -171,7 +171,7 @@ async def test_pictures(name: str, server: ScriptedServer) -> None:
     assert has_key(server.request)
 
 
-LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}}
+LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}, "cohere": {"models": [{"name": "m-1"}]}}
 COUNTS: dict[str, Any] = {"anthropic": {"input_tokens": 12}, "gemini": {"totalTokens": 12}, "vertex": {"totalTokens": 12}}
 
 

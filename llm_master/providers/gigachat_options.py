@@ -88,7 +88,6 @@ def _in_second(found: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]
     for name, value in found.items():
         if name in _MODEL_OPTIONS or name == "response_format":
             inner[name] = value
-            renamed.setdefault(name, f"model_options.{name}")
         elif name == "reasoning_effort":
             inner["reasoning"] = {"effort": value}
             renamed[name] = "model_options.reasoning.effort"

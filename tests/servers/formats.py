@@ -51,6 +51,21 @@ class Refusal:
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def message(self) -> str:
+        holder, name = self._place
+        return str(holder[name])
+
+    def say_also(self, text: str) -> None:
+        holder, name = self._place
+        holder[name] += text
+
+    @property
+    def _place(self) -> tuple[Any, str]:
+        """Where the message is: in an object, as the error itself, or without one."""
+        error = self.body.get("error")
+        return (error, "message") if isinstance(error, dict) else (self.body, "message" if error is None else "error")
+
 
 class Format:
     """One wire format. Streams are lists of events, each a text that can be sent apart.
@@ -60,12 +75,36 @@ class Format:
         finish_reasons: Their words for the four reasons, by the field's.
         option_names: Where ``max_tokens``, ``temperature`` and ``stop`` stand in a body.
         unsupported: An option that changes the meaning and has no word here; ``None`` where all go through.
+        names_model: Whether an answer says which model made it.
+        counts_cached: Whether the usage says what the cache served.
+        counts_reasoning: Whether the usage says what went into thoughts.
+        schema_beside_tools: Whether a schema can be given together with tools.
+        tool_choices: Which choices of a tool can be said.
+        usage_keys: Where the usage stands in an answer.
+        streams_as: Media type of a stream.
+        parallel_calls: Whether one turn may hold several tool calls.
+        path: Where the API is, below the server's address.
+        key_variable: The variable of the key, where it is not the row's first.
     """
 
     key_headers: ClassVar[dict[str, str]]
     finish_reasons: ClassVar[dict[str, str]]
     option_names: ClassVar[dict[str, tuple[str, ...]]]
     unsupported: ClassVar[str | None] = None
+    names_model: ClassVar[bool] = True
+    counts_cached: ClassVar[bool] = True
+    counts_reasoning: ClassVar[bool] = True
+    schema_beside_tools: ClassVar[bool] = True
+    tool_choices: ClassVar[tuple[str, ...]] = ("auto", "required", "none", "function")
+    usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
+    streams_as: ClassVar[str] = "text/event-stream"
+    parallel_calls: ClassVar[bool] = True
+    path: ClassVar[str] = "/v1"
+    key_variable: ClassVar[str | None] = None
+
+    def chosen(self, body: Any) -> Any:
+        """The choice of a tool in OpenAI's words, for a format that says it otherwise than the contract's test knows; else ``None``."""
+        return None
 
     def answer(self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None) -> Any:
         """A whole answer."""
@@ -594,7 +633,9 @@ CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateCont
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    from servers.format_chat_kin import MISTRAL, THINKING  # it stands on this module
+    from servers.format_chat_kin import MISTRAL, THINKING  # it stands on this module, as the others do
+    from servers.format_gigachat import GIGACHAT, GIGACHAT2
 
-    kin = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
-    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin}.get(row, CHAT)
+    kin: dict[str, Format] = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
+    own: dict[str, Format] = {"gigachat": GIGACHAT, "acme_gigachat2": GIGACHAT2}
+    return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin, **own}.get(row, CHAT)
