@@ -326,9 +326,12 @@ ROWS = {
         api_key_env=("GIGACHAT_CREDENTIALS", "GIGACHAT_ACCESS_TOKEN"),
         prefixes=("GigaChat",),
         default_model="GigaChat-2",
+        key_url="https://developers.sber.ru/studio/",
         paths={"oauth": "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"},
         scope="GIGACHAT_API_PERS",
         takes_urls=(),
+        # Images are uploaded first, and no turn holds more than one call.
+        capabilities=("chat", "streaming", "tools", "reasoning", "embedding", "list_models", "count_tokens"),
         # Of which models hold to a schema is not said; all of them call functions.
         structured_output="tool",
         supports_caching=True,

@@ -35,7 +35,7 @@ def claiming(*words: str) -> list[str]:
 
 def over(name: str, server: ScriptedServer) -> QueryLLM:
     row = PROVIDER_CONFIGS[name]
-    environment = {base_variable(row): server.base_url, key_variables(row)[0]: KEY}
+    environment = {base_variable(row): server.base_url, format_of(name).key_variable or key_variables(row)[0]: KEY}
     return QueryLLM(LLMConfig(environment=environment, clock=FakeClock(auto_advance=True)))
 
 
@@ -171,8 +171,13 @@ async def test_pictures(name: str, server: ScriptedServer) -> None:
     assert has_key(server.request)
 
 
-LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}, "cohere": {"models": [{"name": "m-1"}]}}
-COUNTS: dict[str, Any] = {"anthropic": {"input_tokens": 12}, "gemini": {"totalTokens": 12}, "vertex": {"totalTokens": 12}}
+LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}}
+COUNTS: dict[str, Any] = {
+    "anthropic": {"input_tokens": 12},
+    "gemini": {"totalTokens": 12},
+    "vertex": {"totalTokens": 12},
+    "gigachat": [{"tokens": 12}],
+}
 
 
 @pytest.mark.parametrize("name", claiming("list_models"))
@@ -180,6 +185,7 @@ async def test_lists_of_models(name: str, server: ScriptedServer) -> None:
     server.answer_json(LISTS.get(name, {"object": "list", "data": [{"id": "m-1", "object": "model"}]}))
     row = PROVIDER_CONFIGS[name]
     provider = provider_class(row)(attrs.evolve(row, base_url=server.base_url, api_key=KEY))
+    provider.key_source = format_of(name).key_variable or key_variables(row)[0]
     assert await provider.list_models() == ["m-1"]
     assert has_key(server.request)
 
