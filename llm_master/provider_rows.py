@@ -337,6 +337,32 @@ ROWS = {
         supports_caching=True,
         currency="RUB",
     ),
+    "yandex": ProviderConfig(
+        # The key is an API key or an IAM token; the folder in which models are asked is the row's.
+        display_name="YandexGPT",
+        provider_class="llm_master.providers.yandex:YandexProvider",
+        base_url="https://llm.api.cloud.yandex.net/foundationModels/v1",
+        default_path="/foundationModels/v1",
+        aliases=("yandexgpt",),
+        api_key_env=("YANDEX_IAM_TOKEN",),
+        prefixes=("yandexgpt", "gpt://", "ds://", "emb://", "text-search-"),
+        default_model="yandexgpt",
+        key_url="https://yandex.cloud/en/docs/ai-studio/api-ref/authentication",
+        takes_urls=(),
+        embed_batch_size=1,
+        capabilities=(
+            "chat",
+            "streaming",
+            "tools",
+            "parallel_tools",
+            "json_schema",
+            "json_mode",
+            "reasoning",
+            "embedding",
+            "count_tokens",
+        ),
+        currency="RUB",
+    ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Voyage AI",

@@ -36,6 +36,7 @@ def claiming(*words: str) -> list[str]:
 def over(name: str, server: ScriptedServer) -> QueryLLM:
     row = PROVIDER_CONFIGS[name]
     environment = {base_variable(row): server.base_url, format_of(name).key_variable or key_variables(row)[0]: KEY}
+    environment |= format_of(name).environment
     return QueryLLM(LLMConfig(environment=environment, clock=FakeClock(auto_advance=True)))
 
 
@@ -103,6 +104,7 @@ VECTORS: dict[str, Any] = {
     "cohere": {"embeddings": {"float": [[0.5, 0.25]]}, "meta": {"billed_units": {"input_tokens": 3}}},
     "gemini": {"embeddings": [{"values": [0.5, 0.25]}]},
     "vertex": {"predictions": [{"embeddings": {"values": [0.5, 0.25]}}]},
+    "yandex": {"embedding": [0.5, 0.25], "numTokens": "3", "modelVersion": "1"},
 }
 """By row, where it is not OpenAI's form."""
 
@@ -177,6 +179,7 @@ COUNTS: dict[str, Any] = {
     "gemini": {"totalTokens": 12},
     "vertex": {"totalTokens": 12},
     "gigachat": [{"tokens": 12}],
+    "yandex": {"tokens": [{"id": "1", "text": "a", "special": False}] * 12},
 }
 
 

@@ -97,6 +97,10 @@ class Party:
         """As many calls as one turn of the format holds, and no more than two."""
         return CALLS if self.format.parallel_calls else CALLS[:1]
 
+    def beside_calls(self, text: str) -> str:
+        """This text, where a turn with calls may have one."""
+        return text if self.format.text_beside_calls else ""
+
     @property
     def said(self) -> list[Said]:
         return [self.format.read(request.path, request.json) for request in self.server.requests]
@@ -115,7 +119,7 @@ def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
         PROVIDER_CONFIGS[name] = ADDED[name]
     row = PROVIDER_CONFIGS[name]
     spoken = format_of(name)
-    environment = {base_variable(row): server.url + spoken.path, spoken.key_variable or key_variables(row)[0]: KEY}
+    environment = {base_variable(row): server.url + spoken.path, spoken.key_variable or key_variables(row)[0]: KEY, **spoken.environment}
     clock = FakeClock(auto_advance=True)
     llm = QueryLLM(LLMConfig(environment=environment, clock=clock, **settings))
     return Party(name, f"{name}/any-model", llm, clock, server, spoken)
@@ -198,7 +202,7 @@ async def test_usage_is_in_our_convention(party: Party) -> None:
 
 async def test_an_answer_without_usage_is_unknown_and_not_0(party: Party) -> None:
     content = party.format.answer("Hello.")
-    party.server.answer_json({name: value for name, value in content.items() if name not in party.format.usage_keys})
+    party.server.answer_json(party.format.without_usage(content))
     answer = await party.query()
     assert answer.usage == Usage() and answer.cost is None
 
@@ -206,7 +210,7 @@ async def test_an_answer_without_usage_is_unknown_and_not_0(party: Party) -> Non
 async def test_finish_reasons_are_the_fields_own(party: Party, how: str) -> None:
     for ours, theirs in party.format.finish_reasons.items():
         calls = party.calls if ours == "tool_calls" else ()
-        in_both_ways(party, how, "Hello.", calls=calls, finish=theirs)
+        in_both_ways(party, how, party.beside_calls("Hello.") if calls else "Hello.", calls=calls, finish=theirs)
         assert (await whole(party, how)).finish_reason == ours
 
 
@@ -280,9 +284,9 @@ async def test_the_end_is_the_last_event_and_comes_once(party: Party) -> None:
 
 
 async def test_a_server_that_does_not_stream_is_read_all_the_same(party: Party) -> None:
-    party.answers(calls=party.calls)
+    party.answers(party.beside_calls(TEXT), calls=party.calls)
     answer = await whole(party, "stream")
-    assert answer.content == TEXT
+    assert answer.content == party.beside_calls(TEXT)
     assert [call.name for call in answer.tool_calls] == [name for _, name, _ in party.calls]
     assert answer.usage.output_tokens == OUTPUT
 
@@ -291,9 +295,10 @@ async def test_a_server_that_does_not_stream_is_read_all_the_same(party: Party) 
 
 
 async def test_tools_are_called_in_parallel(party: Party, how: str) -> None:
-    in_both_ways(party, how, "Let me see.", calls=party.calls)
+    text = party.beside_calls("Let me see.")
+    in_both_ways(party, how, text, calls=party.calls)
     answer = await whole(party, how, tools=TOOLS)
-    assert (answer.content, answer.finish_reason) == ("Let me see.", "tool_calls")
+    assert (answer.content, answer.finish_reason) == (text, "tool_calls")
     assert [(call.name, call.arguments, call.error) for call in answer.tool_calls] == [(name, args, None) for _, name, args in party.calls]
     ids = [call.id for call in answer.tool_calls]
     assert all(ids) and len(set(ids)) == len(party.calls)
@@ -767,6 +772,6 @@ async def test_many_calls_at_once_do_not_mix(any_party: Party) -> None:
 def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
-    assert spoken == {"ChatCompletions", "MistralChat", "ThinkingChat", "Messages", "GenerateContent", "Responses", "GigaChat", "GigaChat2"}
+    assert spoken == {"ChatCompletions", "MistralChat", "ThinkingChat", "Messages", "GenerateContent", "Responses", "GigaChat", "GigaChat2", "YandexGPT"}
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

@@ -84,6 +84,8 @@ class Format:
         streams_as: Media type of a stream.
         parallel_calls: Whether one turn may hold several tool calls.
         path: Where the API is, below the server's address.
+        text_beside_calls: Whether one turn may hold text and calls.
+        environment: Variables that the row needs beside its key and its address.
         key_variable: The variable of the key, where it is not the row's first.
     """
 
@@ -99,12 +101,18 @@ class Format:
     usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
     streams_as: ClassVar[str] = "text/event-stream"
     parallel_calls: ClassVar[bool] = True
+    text_beside_calls: ClassVar[bool] = True
+    environment: ClassVar[dict[str, str]] = {}
     path: ClassVar[str] = "/v1"
     key_variable: ClassVar[str | None] = None
 
     def chosen(self, body: Any) -> Any:
         """The choice of a tool in OpenAI's words, for a format that says it otherwise than the contract's test knows; else ``None``."""
         return None
+
+    def without_usage(self, content: Any) -> Any:
+        """An answer less its usage."""
+        return {name: value for name, value in content.items() if name not in self.usage_keys}
 
     def answer(self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None) -> Any:
         """A whole answer."""
@@ -635,7 +643,8 @@ def format_of(row: str) -> Format:
     """The format that a row speaks."""
     from servers.format_chat_kin import MISTRAL, THINKING  # it stands on this module, as the others do
     from servers.format_gigachat import GIGACHAT, GIGACHAT2
+    from servers.format_yandex import YANDEX
 
     kin: dict[str, Format] = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
-    own: dict[str, Format] = {"gigachat": GIGACHAT, "acme_gigachat2": GIGACHAT2}
+    own: dict[str, Format] = {"gigachat": GIGACHAT, "acme_gigachat2": GIGACHAT2, "yandex": YANDEX}
     return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin, **own}.get(row, CHAT)
