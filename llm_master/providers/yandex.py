@@ -53,7 +53,7 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "REQUIRED", "any": "REQUIR
 
 _BRANCHES = ("latest", "rc", "deprecated")
 
-_URI = re.compile(r"[a-z]+://([^/]+)/.+")
+_URI = re.compile(r"[a-z]+://.+")
 
 
 class YandexProvider(HTTPProvider):
