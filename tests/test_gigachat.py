@@ -757,6 +757,8 @@ async def test_embeddings_go_to_the_first_version(server: ScriptedServer) -> Non
 def test_a_row_is_found_by_the_names_of_its_models() -> None:
     llm = QueryLLM(LLMConfig(environment={"GIGACHAT_CREDENTIALS": KEY}))
     assert llm.plan("GigaChat-2-Max", prompt="Hi").url == "https://gigachat.devices.sberbank.ru/api/v1/chat/completions"
+    for name in ("gigachat", "GigaChat", "GIGACHAT", "gigachat/GigaChat"):
+        assert llm.plan(name, prompt="Hi").body["model"] == "GigaChat"
     row = PROVIDER_CONFIGS["gigachat"]
     assert (row.currency, attrs.evolve(row, scope="x").scope) == ("RUB", "x")
 

@@ -116,7 +116,7 @@ def test_an_iam_token_is_a_bearer(server: ScriptedServer, variables: dict[str, s
         ("gpt://b1gother/yandexgpt/rc", "gpt://b1gother/yandexgpt/rc"),
         ("yandex/ds://bt1mine", "ds://bt1mine"),
         ("yandex/ds://bt1mine/latest", "ds://bt1mine/latest"),
-        ("yandex", f"gpt://{FOLDER}/yandexgpt/latest"),
+        ("yandex", f"gpt://{FOLDER}/yandexgpt-lite/latest"),
     ],
 )
 def test_names_and_uris(yandex: Yandex, name: str, uri: str) -> None:

@@ -22,14 +22,14 @@ from llm_master.providers.base import Translation
 from llm_master.providers.failures import BAD_JSON, error_of, read_failure, request_id
 from llm_master.providers.gigachat_messages import conversation
 from llm_master.providers.gigachat_options import translated
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded, json_of, unreadable, with_headers
 from llm_master.providers.tokens import Token, TokenKeeper, lifetime
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import LLMResponse, Message, StreamPiece
 
 if TYPE_CHECKING:
-    from llm_master.results import EmbeddingResponse
+    from llm_master.results import EmbeddingResponse, ListedModel
 
 SCOPE = "GIGACHAT_API_PERS"
 """Scope of a person's account; ``GIGACHAT_API_B2B`` and ``GIGACHAT_API_CORP`` are those of companies."""
@@ -50,6 +50,7 @@ class GigaChatProvider(HTTPProvider):
     """
 
     takes_json_object = False
+    models_path = "/models"
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
@@ -114,12 +115,15 @@ class GigaChatProvider(HTTPProvider):
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]  # it is a generator, which closes its connection here
 
-    async def list_models(self) -> list[str]:
+    async def describe_models(self) -> list[ListedModel]:
         """What ``/models`` lists (https://developers.sber.ru/docs/ru/gigachat/api/reference/rest/get-models)."""
-        from llm_master.providers.listing import read_models
+        from llm_master.providers.listing import models_in
 
-        found = await self._ask("/models", None, "")
-        return read_models(found.body, status=found.status, request_id=request_id(found.headers))
+        found = await self._ask(self.config.paths.get("models", "/models"), None, "")
+        models = models_in(json_of(found))
+        if models is None:
+            raise ServerError(f"answered {found.status} with no list of models: {found.body[:120]!r}", status=found.status)
+        return models
 
     async def health_check(self) -> bool:
         """Whether ``/models`` answers, which costs nothing."""

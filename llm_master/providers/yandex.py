@@ -182,7 +182,7 @@ class YandexProvider(HTTPProvider):
 
     async def health_check(self) -> bool:
         """Whether the tokenizer answers, which costs nothing."""
-        await self._ask("/tokenize", {"modelUri": self.uri(self.config.default_model or "yandexgpt"), "text": "."}, "")
+        await self._ask("/tokenize", {"modelUri": self.uri(self.config.default_model or "yandexgpt-lite"), "text": "."}, "")
         return True
 
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
