@@ -76,6 +76,7 @@ ASKED = {
     "structured_output.md": {"/chat/completions", "/messages"},
     "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
     "plugins.md": {"/models", "/chat/completions"},
+    "gigachat_yandex.md": {"/api/v2/oauth", "/chat/completions", "/completion"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks
     "discovery.md": {"/models"},  # of the others; its code starts the server that it asks most
