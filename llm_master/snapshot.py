@@ -84,7 +84,7 @@ def take(
     What is wrong stands in ``faults``, and is left out.
     """
     rows = {canonical(row.name): row for row in table}
-    places = {name: row.paths for name, row in rows.items()}
+    usual = dict(rows)
     origins: dict[tuple[str, str], str] = {}
     aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
     files = files.under_own_names(aliases)
@@ -116,7 +116,7 @@ def take(
     ]
     keys = {}
     for name, row in rows.items():
-        rows[name] = _with_fields(row, fields, places.get(name, {}), origins, faults)
+        rows[name] = _with_fields(row, fields, usual.get(name, row), origins, faults)
         keys[name] = _keys(name, row, fields, given, declared, origins, faults)
     warnings = list(declared.warnings)
     for name in rows.keys() - tabled:
@@ -197,13 +197,13 @@ def _placed(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> list[st
 def _with_fields(
     row: ProviderConfig,
     fields: Mapping[str, Any],
-    places: Mapping[str, str],
+    usual: ProviderConfig,
     origins: dict[tuple[str, str], str],
     faults: list[str],
 ) -> ProviderConfig:
     """The row with the address that an argument gives, and with what its class or its address says itself.
 
-    ``places`` are the ``paths`` of the table's row: they move with the address, and those that settings say stay where they are.
+    ``usual`` is the table's row, whose ``paths`` move with the address. Those that settings say stay where they are.
     """
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
@@ -227,8 +227,8 @@ def _with_fields(
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
     paths = row.paths
-    if moved:
-        paths = {place: _moved(path, base_url) if path == places.get(place) else path for place, path in paths.items()}
+    if moved and not _same_domain(base_url, usual.base_url):
+        paths = {place: _moved(path, base_url) if path == usual.paths.get(place) else path for place, path in paths.items()}
     if (base_url, default_model, display, paths) == (row.base_url, row.default_model, row.display_name, row.paths):
         return row
     return attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
@@ -238,6 +238,12 @@ def _called(base_url: str, row: ProviderConfig) -> str:
     """What the row's API is called at this address."""
     host = urlsplit(base_url).hostname or ""
     return next((called for known, called in row.display_names.items() if f".{host}".endswith(f".{known}")), row.display_name)
+
+
+def _same_domain(base_url: str | None, other: str | None) -> bool:
+    """Whether two addresses are of one owner: another version of its API, or its host for another region."""
+    first, second = (((urlsplit(url or "").hostname or "").split(".")[-2:]) for url in (base_url, other))
+    return len(first) == 2 and first == second
 
 
 def _moved(path: str, base_url: str | None) -> str:

@@ -334,6 +334,24 @@ async def test_where_tokens_are_may_be_said(server: ScriptedServer) -> None:
             await Giga(server, GIGACHAT_AUTH_URL=wrong).query()
 
 
+@pytest.mark.parametrize(
+    ("base", "oauth"),
+    [
+        # Its own second version, and its host for models in early access.
+        ("https://gigachat.devices.sberbank.ru/api/v2", "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"),
+        ("https://gigachat-preview.devices.sberbank.ru/api/v1", "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"),
+        # Whoever moves it elsewhere moves all of it.
+        ("https://proxy.example.com/giga/v1", "https://proxy.example.com/api/v2/oauth"),
+        ("http://127.0.0.1:8000/api/v1", "http://127.0.0.1:8000/api/v2/oauth"),
+        ("http://localhost:8000/api/v1", "http://localhost:8000/api/v2/oauth"),
+    ],
+)
+def test_tokens_come_from_the_owner_of_the_address(base: str, oauth: str) -> None:
+    assert effective(LLMConfig(environment={"GIGACHAT_API_BASE": base})).rows["gigachat"].paths["oauth"] == oauth
+    said = {"GIGACHAT_API_BASE": base, "GIGACHAT_AUTH_URL": "https://auth.example.com/oauth"}
+    assert effective(LLMConfig(environment=said)).rows["gigachat"].paths["oauth"] == "https://auth.example.com/oauth"
+
+
 def test_variables_set_the_fields_of_any_row() -> None:
     environment = {
         "GIGACHAT_SCOPE": "GIGACHAT_API_CORP",
