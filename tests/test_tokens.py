@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from llm_master import AuthenticationError, ProviderConnectionError
-from llm_master.providers.tokens import EARLY, FETCH_TIMEOUT, PAUSE, Token, TokenKeeper, lifetime
+from llm_master.providers.tokens import EARLY, FETCH_TIMEOUT, PATIENCE, PAUSE, Token, TokenKeeper, lifetime
 from llm_master.testing import FakeClock
 
 LIFE = 1800.0
@@ -60,13 +60,12 @@ async def test_it_is_renewed_a_minute_early_by_one_while_the_others_use_it() -> 
     await clock.advance(1)
     endpoint.gate.clear()
     assert tokens.ready() is None
-    assert set(await asyncio.gather(*(tokens.get() for _ in range(50)))) == {"token-1"}
-    await turns()
-    assert endpoint.fetches == 2
+    first, *others = [asyncio.create_task(tokens.get()) for _ in range(50)]
+    assert set(await asyncio.gather(*others)) == {"token-1"}
     assert await tokens.get() == "token-1"
+    assert not first.done()
     endpoint.gate.set()
-    await turns()
-    assert (tokens.ready(), endpoint.fetches) == ("token-2", 2)
+    assert (await first, tokens.ready(), endpoint.fetches) == ("token-2", "token-2", 2)
 
 
 async def test_one_that_has_ended_is_waited_for() -> None:
@@ -83,23 +82,51 @@ async def test_a_renewal_that_is_on_its_way_when_the_token_ends_is_waited_for() 
     await tokens.get()
     await clock.advance(LIFE - 10)
     endpoint.gate.clear()
-    assert await tokens.get() == "token-1"
+    first = asyncio.create_task(tokens.get())
     await turns()
     await clock.advance(10)
     waiting = asyncio.create_task(tokens.get())
     await turns()
     endpoint.gate.set()
-    assert (await waiting, endpoint.fetches) == ("token-2", 2)
+    # The first gave up waiting while the old token held.
+    assert (await first, await waiting, endpoint.fetches) == ("token-1", "token-2", 2)
 
 
-async def test_a_short_lived_one_is_renewed_at_half_its_life() -> None:
-    endpoint, clock = Endpoint(life=30), FakeClock()
+async def test_who_renews_it_does_not_wait_for_ever_while_the_old_one_holds() -> None:
+    endpoint, clock = Endpoint(), FakeClock()
     tokens = keeper(endpoint, clock)
     await tokens.get()
-    await clock.advance(14)
-    assert tokens.ready() == "token-1"
-    await clock.advance(1)
-    assert tokens.ready() is None
+    await clock.advance(LIFE - EARLY)
+    endpoint.gate.clear()
+    first = asyncio.create_task(tokens.get())
+    await turns()
+    await clock.advance(PATIENCE)
+    assert await first == "token-1"
+    endpoint.gate.set()
+    await turns()
+    assert (tokens.ready(), endpoint.fetches) == ("token-2", 2)
+
+
+async def test_who_renews_it_may_leave() -> None:
+    endpoint, clock = Endpoint(), FakeClock()
+    tokens = keeper(endpoint, clock)
+    await tokens.get()
+    await clock.advance(LIFE - EARLY)
+    endpoint.gate.clear()
+    first = asyncio.create_task(tokens.get())
+    await turns()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    endpoint.gate.set()
+    await turns()
+    assert (tokens.ready(), endpoint.fetches) == ("token-2", 2)
+
+
+async def test_one_that_lives_less_than_a_minute_is_renewed_by_each_call() -> None:
+    endpoint = Endpoint(life=30)
+    tokens = keeper(endpoint, FakeClock())
+    assert [await tokens.get() for _ in range(3)] == ["token-1", "token-2", "token-3"]
 
 
 async def test_one_of_unknown_life_holds_until_it_is_refused() -> None:
@@ -150,9 +177,7 @@ async def test_a_renewal_that_fails_is_logged_and_tried_again_after_a_pause(capl
     assert "it is down" in caplog.text and "token-1" not in caplog.text
     await clock.advance(PAUSE)
     endpoint.fails = None
-    assert await tokens.get() == "token-1"
-    await turns()
-    assert tokens.ready() == "token-3"
+    assert await tokens.get() == tokens.ready() == "token-3"
 
 
 async def test_one_who_leaves_does_not_end_the_fetch_of_the_others() -> None:
@@ -235,7 +260,6 @@ def test_a_loop_that_ends_in_the_middle_of_its_fetch_leaves_it_to_the_others() -
 
     async def leaves() -> None:
         tokens._begin(renews=True)
-        await asyncio.sleep(0)
         while tokens._run is not None and tokens._run.waiting < 1:
             await asyncio.sleep(0.001)
 

@@ -7,6 +7,7 @@ Sources: https://developers.sber.ru/docs/ru/gigachat/api/reference/rest/gigachat
 from __future__ import annotations
 
 import base64
+import functools
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -40,6 +41,7 @@ OAUTH = "/api/v2/oauth"
 KEPT_FILES = 256
 """Uploads that are remembered, so that an image is not uploaded again with each turn of its conversation."""
 
+_TOKEN = re.compile(r"ACCESS_TOKEN(_\d+)?$", re.IGNORECASE)
 _JWT = re.compile(r"eyJ[\w-]*\.[\w-]*\.[\w.-]*")
 
 
@@ -64,9 +66,9 @@ class GigaChatProvider(HTTPProvider):
         self._ready: tuple[str, dict[tuple[str, str | None], Endpoint]] = ("", {})
         self._uploads: dict[bytes, str] = {}
 
-    @property
+    @functools.cached_property
     def _has_token(self) -> bool:
-        return self.api_key is not None and (self.key_source.upper().endswith("ACCESS_TOKEN") or _JWT.fullmatch(self.api_key) is not None)
+        return self.api_key is not None and (_TOKEN.search(self.key_source) or _JWT.fullmatch(self.api_key)) is not None
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
@@ -85,7 +87,7 @@ class GigaChatProvider(HTTPProvider):
 
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request as a plan shows them. The token of a key that fetches one is not known before."""
-        return {"Authorization": f"Bearer {self.api_key if self._has_token else '…'}"}
+        return {"Authorization": f"Bearer {self.api_key if self._has_token else '…'}"} if self.api_key else {}
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
@@ -165,8 +167,9 @@ class GigaChatProvider(HTTPProvider):
         return self._endpoint_for(await self._token(), path, None)
 
     async def _token(self) -> str:
-        if self._has_token:
-            return str(self.api_key)
+        """What to send as a token; nothing where no key is required."""
+        if self.api_key is None or self._has_token:
+            return self.api_key or ""
         return self._tokens.ready() or await self._tokens.get()
 
     def _endpoint_for(self, token: str, path: str, base_url: str | None) -> Endpoint:
@@ -175,7 +178,7 @@ class GigaChatProvider(HTTPProvider):
             known, endpoints = self._ready = (token, {})
         endpoint = endpoints.get((path, base_url))
         if endpoint is None:
-            endpoint = endpoints[path, base_url] = self.new_endpoint(path, {"Authorization": f"Bearer {token}"}, base_url)
+            endpoint = endpoints[path, base_url] = self.new_endpoint(path, {"Authorization": f"Bearer {token}"} if token else {}, base_url)
         return endpoint
 
     async def renewed(self, endpoint: Endpoint, path: str, options: Mapping[str, Any]) -> Endpoint | None:
@@ -184,7 +187,7 @@ class GigaChatProvider(HTTPProvider):
         return None if token is None else self._endpoint_for(token, path, None)
 
     async def _new_token(self, endpoint: Endpoint) -> str | None:
-        if self._has_token:
+        if self.api_key is None or self._has_token:
             return None
         self._tokens.discard(_bearer(endpoint))
         return await self._tokens.get()
@@ -252,11 +255,12 @@ class GigaChatProvider(HTTPProvider):
     async def _ask(self, path: str, body: bytes | None, model: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Send what is no chat, and repeat it once with a new token if the old one was refused; the 2xx answer."""
         token: str | None = await self._token()
+        base_url, path = (path, "") if path.startswith("http") else (self._first_url, path)
         for repeats in (True, False):
             if headers is None:
-                endpoint = self._endpoint_for(str(token), path, self._first_url)
+                endpoint = self._endpoint_for(token or "", path, base_url)
             else:
-                endpoint = self.new_endpoint(path, {"Authorization": f"Bearer {token}", **headers}, self._first_url)
+                endpoint = self.new_endpoint(path, {**({"Authorization": f"Bearer {token}"} if token else {}), **headers}, base_url)
             found = await (endpoint.get() if body is None else endpoint.post(body))
             if not repeats or found.status != 401 or (token := await self._new_token(endpoint)) is None:
                 break

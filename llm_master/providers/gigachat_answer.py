@@ -157,6 +157,26 @@ def _finish(answer: WireCompletion) -> str | None:
     return FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None
 
 
+def _only_text(messages: list[WireMessage] | None) -> str | None:
+    """The text of a piece of the second version that holds one text and nothing else: nearly all."""
+    if messages is None or len(messages) != 1:
+        return None
+    message = messages[0]
+    parts = message.content
+    if parts.__class__ is not list or len(parts) != 1 or message.function_call is not None or message.reasoning_content is not None:
+        return None
+    if (
+        message.tools_state_id is not None
+        or message.tool_state_id is not None
+        or message.finish_reason is not None
+        or message.role == WORKING
+    ):
+        return None
+    part = parts[0]
+    text = part.get("text") if part.__class__ is dict and len(part) == 1 else None
+    return text if text.__class__ is str else None
+
+
 def _state(carrier: WireCompletion | WireMessage) -> str | None:
     state = carrier.tools_state_id or carrier.tool_state_id
     return state if isinstance(state, str) else None
@@ -250,6 +270,9 @@ class CompletionReader(StreamReader):
                             self.served = chunk.model
                         events.append(text)
                         continue
+                elif chunk.usage is None and chunk.finish_reason is None and (text := _only_text(chunk.messages)):
+                    events.append(text)
+                    continue
                 events.extend(self._rest(chunk, data))
             except ProviderError as exc:
                 self.failure = exc

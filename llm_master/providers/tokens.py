@@ -24,10 +24,13 @@ from llm_master.errors import ProviderConnectionError
 from llm_master.providers.failures import clock_of
 
 EARLY = 60.0
-"""Seconds before its end at which a token is renewed; of one that lives less than twice as long, half its life."""
+"""Seconds before its end from which on a token is renewed."""
 
 FETCH_TIMEOUT = 30.0
 """Seconds that one fetch may take."""
+
+PATIENCE = 5.0
+"""Seconds that the one who renews a token waits for the new one, while the old one holds; the renewal itself goes on."""
 
 PAUSE = 5.0
 """Seconds after a renewal that failed before the next is tried, while the old token holds."""
@@ -81,7 +84,7 @@ class TokenKeeper:
         return held.text if held is not None and self._clock().monotonic() < held.renew_at else None
 
     async def get(self) -> str:
-        """The token, fetched where there is none. One that ends soon is given out while one task renews it.
+        """The token, fetched where there is none. One that ends soon is renewed by one, while the others go on with it.
 
         Raises:
             ProviderError: It could not be fetched.
@@ -93,10 +96,8 @@ class TokenKeeper:
                 if now < held.renew_at:
                     return held.text
                 if now < held.ends_at:
-                    if now >= self._not_before:
-                        self._begin(renews=True)
-                    return held.text
-            outcome = await self._wait(self._begin(renews=False))
+                    return await self._renewed(held, now)
+            outcome = await self._wait(self._begin(renews=False)[0])
             if isinstance(outcome, Exception):
                 # Each call has an error of its own: the engine writes into it what that call did.
                 raise copy.copy(outcome).with_traceback(outcome.__traceback__) from outcome.__cause__
@@ -109,16 +110,31 @@ class TokenKeeper:
             if self._held is not None and self._held.text == text:
                 self._held = None
 
-    def _begin(self, *, renews: bool) -> _Run:
-        """The fetch that runs, or a new one."""
+    async def _renewed(self, held: _Held, now: float) -> str:
+        """A new token for who comes first, the old one for the others, and for all where no new one is to be had."""
+        if now < self._not_before:
+            return held.text
+        run, is_first = self._begin(renews=True)
+        if not is_first:
+            return held.text
+        try:
+            with TimeLimit(self._clock(), PATIENCE):
+                outcome = await self._wait(run)
+        except TimeLimitPassed:
+            return held.text
+        return outcome.text if isinstance(outcome, Token) else held.text
+
+    def _begin(self, *, renews: bool) -> tuple[_Run, bool]:
+        """The fetch that runs, or a new one; and whether it is new."""
         with self._lock:
             now = self._clock().monotonic()
             run = self._run
-            if run is None or run.is_lost(now):
+            is_new = run is None or run.is_lost(now)
+            if run is None or is_new:
                 run = self._run = _Run(renews, now)
                 run.task = asyncio.get_running_loop().create_task(self._fetched())
                 run.task.add_done_callback(functools.partial(self._end, run))
-            return run
+            return run, is_new
 
     async def _fetched(self) -> Token:
         try:
@@ -185,7 +201,7 @@ class _Run:
 def _held(token: Token, now: float) -> _Held:
     if token.lifetime is None:
         return _Held(token.text, float("inf"), float("inf"))
-    return _Held(token.text, now + token.lifetime - min(EARLY, token.lifetime / 2), now + token.lifetime)
+    return _Held(token.text, now + token.lifetime - EARLY, now + token.lifetime)
 
 
 def lifetime(ends_at: object, headers: Mapping[str, str], clock: Clock) -> float | None:

@@ -6,6 +6,7 @@ https://yandex.cloud/en/docs/ai-studio/concepts/generation/models, https://yande
 
 from __future__ import annotations
 
+import functools
 import re
 from array import array
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "REQUIRED", "any": "REQUIR
 
 _BRANCHES = ("latest", "rc", "deprecated")
 
+_TOKEN = re.compile(r"IAM_TOKEN(_\d+)?$", re.IGNORECASE)
 _URI = re.compile(r"[a-z]+://.+")
 
 
@@ -65,9 +67,9 @@ class YandexProvider(HTTPProvider):
     stream_parser = LineParser
     whole_types = ("text/html",)
 
-    @property
+    @functools.cached_property
     def _has_token(self) -> bool:
-        return self.api_key is not None and (self.key_source.upper().endswith("IAM_TOKEN") or self.api_key.startswith("t1."))
+        return self.api_key is not None and (self.api_key.startswith("t1.") or _TOKEN.search(self.key_source) is not None)
 
     def uri(self, model: str, scheme: str = "gpt") -> str:
         """A model's URI. One that is a URI already stays; of a name, the folder's, by default its latest branch.
