@@ -360,19 +360,42 @@ async def test_what_is_no_json_is_an_error(yandex: Yandex) -> None:
         yandex.server.reset()
 
 
-@given(st.lists(st.text("ab ", max_size=4), min_size=1, max_size=6), st.integers(1, 9))
-def test_whatever_the_lines_nothing_is_said_twice(texts: list[str], size: int) -> None:
-    """What is handed out is always the beginning of the last line, or the stream is interrupted."""
+SAID = st.text('ab "\\n\\\\é🙂\u2028', max_size=4)
+
+
+@given(st.lists(SAID, min_size=1, max_size=6), st.integers(1, 9), st.booleans(), st.booleans())
+def test_what_is_handed_out_is_the_last_line_or_the_stream_is_interrupted(texts: list[str], size: int, escaped: bool, grow: bool) -> None:
+    if grow:  # as they nearly always do
+        texts = ["".join(texts[: position + 1]) for position in range(len(texts))]
     made = [YANDEX._result(text, (), "ALTERNATIVE_STATUS_PARTIAL") for text in texts]
     made.append(YANDEX._result(texts[-1], (), "ALTERNATIVE_STATUS_FINAL"))
-    stream = "".join(json.dumps(line) + "\n" for line in made).encode()
+    stream = "".join(json.dumps(line, ensure_ascii=escaped) + "\n" for line in made).encode()
     parser, reader, said = LineParser(), LineReader("m", 200, None), ""
     for position in range(0, len(stream), size):
         said += "".join(reader.read(parser.feed(stream[position : position + size])))
+    assert not grow or reader.failure is None
     if reader.failure is None:
-        assert reader.done and (said.rstrip() == texts[-1].rstrip() or not texts[-1])
+        assert reader.done and (said == texts[-1] or said.rstrip() == texts[-1].rstrip() or not texts[-1])
     else:
         assert not texts[-1].startswith(said)
+
+
+@pytest.mark.parametrize("order", ["usage first", "spaces", "more alternatives", "text elsewhere"])
+async def test_however_a_line_is_written(yandex: Yandex, order: str) -> None:
+    lines = []
+    for text, status in (("He", "PARTIAL"), ("Hello", "PARTIAL"), ("Hello.", "FINAL")):
+        line = YANDEX._result(text, (), f"ALTERNATIVE_STATUS_{status}")
+        result = line["result"]
+        if order == "usage first":
+            line = {"result": {"usage": {**result["usage"], "completionTokens": str(len(text))}, "alternatives": result["alternatives"]}}
+        elif order == "more alternatives":
+            result["alternatives"].append({"message": {"role": "assistant", "text": "Other"}, "status": "ALTERNATIVE_STATUS_FINAL"})
+        elif order == "text elsewhere":
+            line = {"meta": {"text": "He"}, **line}
+        lines.append(json.dumps(line, separators=(", ", " : ") if order == "spaces" else None) + "\n")
+    yandex.server.answer(*lines, framing="chunked")
+    pieces, answer = await said_by(yandex)
+    assert (pieces, answer.finish_reason) == (["He", "llo", "."], "stop")
 
 
 # Beside the chat
