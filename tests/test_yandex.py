@@ -110,7 +110,7 @@ def test_an_iam_token_is_a_bearer(server: ScriptedServer, variables: dict[str, s
         ("yandexgpt-lite", f"gpt://{FOLDER}/yandexgpt-lite/latest"),
         ("yandexgpt/rc", f"gpt://{FOLDER}/yandexgpt/rc"),
         ("yandex/yandexgpt/rc", f"gpt://{FOLDER}/yandexgpt/rc"),
-        ("yandexgpt-lite/deprecated", f"gpt://{FOLDER}/yandexgpt-lite/deprecated"),
+        ("yandex/yandexgpt-lite/deprecated", f"gpt://{FOLDER}/yandexgpt-lite/deprecated"),
         ("yandex/llama", f"gpt://{FOLDER}/llama/latest"),
         ("yandex/yandexgpt-lite/latest@tamr3n", f"gpt://{FOLDER}/yandexgpt-lite/latest@tamr3n"),
         ("gpt://b1gother/yandexgpt/rc", "gpt://b1gother/yandexgpt/rc"),
