@@ -295,6 +295,13 @@ async def test_neither_key_nor_token_is_shown(giga: Giga, caplog: pytest.LogCapt
     giga.refuses(422, "Invalid params: token-of-mine")
     with pytest.raises(InvalidRequestError, match="Invalid params: the token") as caught:
         await giga.query()
+    giga.server.answer_json({"status": 422, "message": "token-of-mine again"})
+    with pytest.raises(InvalidRequestError, match="the token again"):
+        await giga.query()
+    giga.server.answer_sse('data: {"status": 422, "message": "token-of-mine in a stream"}\n\n')
+    with pytest.raises(InvalidRequestError, match="the token in a stream"):
+        async with giga.llm.stream(MODEL, prompt="Hi") as stream:
+            assert [piece async for piece in stream] == []
     giga.says()
     answer = await giga.query()
     shown = f"{caught.value!r}{caught.value.receipt!r}{answer!r}{answer.receipt!r}{giga.llm!r}{caplog.text}{giga.llm.plan(MODEL, prompt='Hi')!r}"

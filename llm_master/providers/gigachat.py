@@ -91,11 +91,16 @@ class GigaChatProvider(HTTPProvider):
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
-        return answer.read_answer(body, status=status, request_id=request_id, model=model)
+        try:
+            return answer.read_answer(body, status=status, request_id=request_id, model=model)
+        except ProviderError as exc:
+            _hide(exc, self._ready[0])
+            raise
 
     def reader(self, model: str, status: int, request_id: str | None) -> StreamReader:
         """What makes events of a stream's pieces."""
-        return answer.CompletionReader(model, status, request_id)
+        token = self._ready[0]
+        return answer.CompletionReader(model, status, request_id, lambda error: _hide(error, token))
 
     async def generate(self, messages: Sequence[Message], model: str, **options: Any) -> LLMResponse:
         """Answer ``messages`` in one piece. Images, audio and files are uploaded first."""
@@ -243,13 +248,10 @@ class GigaChatProvider(HTTPProvider):
     def refused(self, answer: Answer, model: str, endpoint: Endpoint) -> ProviderError:
         """The error for an answer that is no 2xx, without the token."""
         error = super().refused(answer, model, endpoint)
-        if error.args:
-            said = str(error.args[0])
-            if token := _bearer(endpoint):
-                said = said.replace(token, "the token")
-            if answer.status == 401 and self._has_token:
-                said += ". An access token holds for 30 minutes: give an authorization key in $GIGACHAT_CREDENTIALS, which fetches them"
-            error.args = (said,)
+        _hide(error, _bearer(endpoint))
+        if answer.status == 401 and self._has_token:
+            remedy = "An access token holds for 30 minutes: give an authorization key in $GIGACHAT_CREDENTIALS, which fetches them"
+            error.args = (f"{error}. {remedy}",)
         return error
 
     async def _ask(self, path: str, body: bytes | None, model: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -290,6 +292,12 @@ class GigaChatProvider(HTTPProvider):
 def _bearer(endpoint: Endpoint) -> str:
     """The token that an endpoint sends."""
     return endpoint.header("Authorization").removeprefix("Bearer ")
+
+
+def _hide(error: ProviderError, token: str) -> None:
+    """Take a token out of what an error says."""
+    if token and error.args:
+        error.args = (str(error.args[0]).replace(token, "the token"), *error.args[1:])
 
 
 def _is_pair(key: str) -> bool:

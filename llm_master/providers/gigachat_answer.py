@@ -7,7 +7,7 @@ https://github.com/ai-forever/gigachat/blob/main/MIGRATION_GUIDE.md (the second 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -237,10 +237,11 @@ class _Said:
 
 
 class CompletionReader(StreamReader):
-    """Events of one stream, of either version."""
+    """Events of one stream, of either version. ``hide`` takes out of an error what it may not show."""
 
-    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
+    def __init__(self, model: str, status: int | None, request_id: str | None, hide: Callable[[ProviderError], None]) -> None:
         super().__init__(model, status, request_id)
+        self._hide = hide
         self._said = _Said()
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
@@ -275,6 +276,7 @@ class CompletionReader(StreamReader):
                     continue
                 events.extend(self._rest(chunk, data))
             except ProviderError as exc:
+                self._hide(exc)
                 self.failure = exc
                 break
             except BAD_JSON as exc:
