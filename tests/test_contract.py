@@ -772,6 +772,16 @@ async def test_many_calls_at_once_do_not_mix(any_party: Party) -> None:
 def test_every_row_has_been_asked() -> None:
     """A row of a new wire format must say so in ``servers/formats.py``: else it would be answered in another's."""
     spoken = {format_of(name).__class__.__name__ for name in OVER_HTTP}
-    assert spoken == {"ChatCompletions", "MistralChat", "ThinkingChat", "Messages", "GenerateContent", "Responses", "GigaChat", "GigaChat2", "YandexGPT"}
+    assert spoken == {
+        "ChatCompletions",
+        "MistralChat",
+        "ThinkingChat",
+        "Messages",
+        "GenerateContent",
+        "Responses",
+        "GigaChat",
+        "GigaChat2",
+        "YandexGPT",
+    }
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

@@ -686,6 +686,50 @@ async def test_an_upload_without_an_id_is_an_error(open_giga: Giga) -> None:
         await open_giga.llm.query(MODEL, [{"role": "user", "content": PICTURE}])
 
 
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+FORM = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
+
+
+@pytest.mark.parametrize("model", ["gigachat/GigaChat-3-Ultra", "gigachat/GigaChat-2-Max"])
+async def test_one_conversation(giga: Giga, model: str) -> None:
+    """A system message, an image, a tool, its result, and a streamed answer of a form."""
+    messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PICTURE}]
+    giga.gives()
+    giga.server.answer_json({"id": "file-1"})
+    giga.server.answer_json(GIGACHAT.answer("", [("", "weather", {"city": "Omsk"})]))
+    first = await giga.llm.query(model, messages, tools=[WEATHER])
+    (made,) = first.tool_calls
+    messages += [first.message, {"role": "tool", "tool_call_id": made.id, "content": "18 degrees"}]
+    giga.server.answer_sse(*GIGACHAT.stream('{"city": "Om', 'sk"}'))
+    async with giga.llm.stream(model, messages, tools=[WEATHER], response_format=FORM) as stream:
+        assert [piece async for piece in stream] == ['{"city": "Om', 'sk"}']
+    assert stream.response.parsed == {"city": "Omsk"}
+    request = giga.server.requests[-1]
+    said = GIGACHAT.read(request.path, request.json)
+    assert said.system.startswith("Be brief.") and said.user == ["What?"]
+    assert (said.calls, said.results) == ([("weather", {"city": "Omsk"})], {"weather": "18 degrees"})
+    if model.endswith("Ultra"):
+        assert (said.system, said.schema) == ("Be brief.", SCHEMA)
+    else:  # which models hold to a schema is not said, and its tool cannot be forced beside others: in words
+        assert json.dumps(SCHEMA, separators=(",", ":")) in said.system
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_answer_of_a_form_by_a_forced_function(open_giga: Giga, streams: bool) -> None:
+    calls = [("", "place", {"city": "Omsk"})]
+    if streams:
+        open_giga.server.answer_sse(*GIGACHAT.stream(calls=calls))
+        async with open_giga.llm.stream("gigachat/GigaChat-2-Max", prompt="Which city?", response_format=FORM) as stream:
+            assert "".join([piece async for piece in stream]) == '{"city":"Omsk"}'
+        answer = stream.response
+    else:
+        open_giga.server.answer_json(GIGACHAT.answer("", calls))
+        answer = await open_giga.llm.query("gigachat/GigaChat-2-Max", prompt="Which city?", response_format=FORM)
+    assert (answer.parsed, answer.tool_calls) == ({"city": "Omsk"}, [])
+    sent = open_giga.server.request.json
+    assert (sent["function_call"], sent["functions"][0]["parameters"]) == ({"name": "place"}, SCHEMA)
+
+
 # What comes back
 
 

@@ -238,7 +238,7 @@ def test_one_fetch_serves_many_loops() -> None:
     assert started.wait(10)
     for thread in threads[1:]:
         thread.start()
-    while tokens._run is None or tokens._run.waiting < 8:
+    while tokens._run is None or len(tokens._run.waiters) < 8:
         threading.Event().wait(0.001)
     go_on.set()
     for thread in threads:
@@ -260,7 +260,7 @@ def test_a_loop_that_ends_in_the_middle_of_its_fetch_leaves_it_to_the_others() -
 
     async def leaves() -> None:
         tokens._begin(renews=True)
-        while tokens._run is not None and tokens._run.waiting < 1:
+        while tokens._run is not None and not tokens._run.waiters:
             await asyncio.sleep(0.001)
 
     thread = threading.Thread(target=lambda: asyncio.run(leaves()))
@@ -268,6 +268,29 @@ def test_a_loop_that_ends_in_the_middle_of_its_fetch_leaves_it_to_the_others() -
     assert started.wait(10)
     assert asyncio.run(tokens.get()) == "token-2"
     thread.join(10)
+
+
+def test_a_waiter_whose_loop_is_gone_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    clock, go_on = FakeClock(), threading.Event()
+
+    async def fetch() -> Token:
+        await asyncio.to_thread(go_on.wait, 10)
+        return Token("token-1", LIFE)
+
+    tokens = keeper(fetch, clock)
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(tokens.get())))
+    thread.start()
+    while tokens._run is None or not tokens._run.waiters:
+        threading.Event().wait(0.001)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(tokens.get())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()  # with a task that waits
+    go_on.set()
+    thread.join(10)
+    assert (found, caplog.text) == (["token-1"], "")
+    del waiting
 
 
 async def test_a_fetch_of_a_loop_that_stands_still_is_lost() -> None:

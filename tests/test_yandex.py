@@ -398,6 +398,26 @@ async def test_however_a_line_is_written(yandex: Yandex, order: str) -> None:
     assert (pieces, answer.finish_reason) == (["He", "llo", "."], "stop")
 
 
+TIME = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+FORM = {"type": "json_schema", "json_schema": {"name": "place", "schema": SCHEMA}}
+
+
+async def test_one_conversation(yandex: Yandex) -> None:
+    """A system message, two tools at once, their results, and a streamed answer of a form."""
+    messages: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which city?"}]
+    yandex.server.answer_json(YANDEX.answer("", [("", "weather", {"city": "Omsk"}), ("", "clock", {})]))
+    first = await yandex.llm.query(MODEL, messages, tools=[WEATHER, TIME])
+    messages += [first.message, *({"role": "tool", "tool_call_id": made.id, "content": made.name} for made in first.tool_calls)]
+    yandex.streams(('{"city": "Om', "PARTIAL"), ('{"city": "Omsk"}', "FINAL"))
+    async with yandex.llm.stream(MODEL, messages, tools=[WEATHER, TIME], response_format=FORM) as stream:
+        assert [piece async for piece in stream] == ['{"city": "Om', 'sk"}']
+    assert stream.response.parsed == {"city": "Omsk"}
+    said = YANDEX.read("/completion", {**yandex.server.requests[1].json, "modelUri": f"gpt://{FOLDER}/yandexgpt/latest"})
+    assert (said.system, said.user, said.calls) == ("Be brief.", ["Which city?"], [("weather", {"city": "Omsk"}), ("clock", {})])
+    assert (said.results, said.schema) == ({"weather": "weather", "clock": "clock"}, SCHEMA)
+
+
 # Beside the chat
 
 

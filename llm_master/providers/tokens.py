@@ -13,7 +13,6 @@ import functools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future
 from typing import TypeAlias
 
 import attrs
@@ -158,39 +157,55 @@ class TokenKeeper:
                 self._not_before = now + PAUSE
             if self._run is run:
                 self._run = None
+            run.is_over, run.outcome = True, outcome
+            waiters, run.waiters = run.waiters, []
         if run.renews and isinstance(outcome, Exception):
             logging.getLogger(__name__).warning("%s was not renewed, and is used until it ends: %s", self._name, outcome)
-        run.done.set_result(outcome)
+        for woken in waiters:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                woken.get_loop().call_soon_threadsafe(_wake, woken)
 
     async def _wait(self, run: _Run) -> _Outcome:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            run.waiting += 1
+            if run.is_over:
+                return run.outcome
+            run.waiters.append(woken)
         try:
-            return await asyncio.shield(asyncio.wrap_future(run.done))
+            await woken
         finally:
             with self._lock:
-                run.waiting -= 1
-                unwanted = run.waiting == 0 and not run.renews and not run.done.done()
-                if unwanted and self._run is run:
-                    self._run = None
+                unwanted = False
+                if woken in run.waiters:  # cancelled
+                    run.waiters.remove(woken)
+                    unwanted = not run.waiters and not run.renews
+                    if unwanted and self._run is run:
+                        self._run = None
             if unwanted:
-                # Whoever waited was cancelled, so that nobody would ever close the connection of a fetch that hangs.
+                # Nobody would ever close the connection of a fetch that hangs.
                 with contextlib.suppress(RuntimeError):
                     run.loop.call_soon_threadsafe(run.task.cancel)
+        return run.outcome
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
 
 
 class _Run:
-    """One fetch. Its outcome is set as a result, also where it is an error, and all loops may wait for it."""
+    """One fetch. All loops may wait for it, each on a future of its own."""
 
-    __slots__ = ("_began", "done", "loop", "renews", "task", "waiting")
+    __slots__ = ("_began", "is_over", "loop", "outcome", "renews", "task", "waiters")
 
     task: asyncio.Task[Token]
 
     def __init__(self, renews: bool, began: float) -> None:  # noqa: FBT001  # private, and named at its one use
         self.renews = renews
         self.loop = asyncio.get_running_loop()
-        self.done: Future[_Outcome] = Future()
-        self.waiting = 0
+        self.waiters: list[asyncio.Future[None]] = []
+        self.outcome: _Outcome = None
+        self.is_over = False
         self._began = began
 
     def is_lost(self, now: float) -> bool:
