@@ -680,6 +680,12 @@ def test_one_image_a_message(giga: Giga) -> None:
         body(giga, [{"role": "user", "content": [*PICTURE, PICTURE[1]]}])
 
 
+def test_one_text_file_a_request(giga: Giga) -> None:
+    part = {"type": "file", "file": {"file_id": "file-1"}}
+    with pytest.raises(InvalidRequestError, match=r"messages\[1\]: this API reads one text file"):
+        body(giga, [{"role": "user", "content": [part]}, {"role": "user", "content": [part]}])
+
+
 async def test_an_upload_without_an_id_is_an_error(open_giga: Giga) -> None:
     open_giga.server.answer_json({}, times=None)
     with pytest.raises(ServerError, match="cannot be read"):

@@ -38,12 +38,16 @@ def conversation(messages: Sequence[Message], *, second: bool) -> list[dict[str,
     """
     system: list[str] = []
     turns: list[dict[str, Any]] = []
-    position = 0
+    documents = position = 0
     while position < len(messages):
         message, where = messages[position], f"messages[{position}]"
         role = message["role"]
         position += 1
         text, files = _content(message.get("content"), where)
+        documents += len([kind for _, kind in files if kind == "file"])
+        if documents > 1 and not second:
+            # Of several it reads the first, and does not say so.
+            raise InvalidRequestError(f"{where}: this API reads one text file a request: join the files, or send their text")
         if role in ("system", "developer"):
             if files:
                 raise InvalidRequestError(f"{where}: a system message takes text only: put images and files into a user message")
