@@ -94,7 +94,8 @@ class Engine(Names):
                 raise InvalidRequestError(f"{model_name} is known not to chat, so it cannot hold to a response_format: leave it out")
             else:
                 form = form.without(provider.refused_schema_words)
-                how = choose(form, self._how(target, provider, form), options)
+                excluded = any(options.get(name) for name in provider.schema_excludes)
+                how = "prompt" if excluded else choose(form, self._how(target, provider, form), options)
                 conversation, options = apply(form, how, conversation, options)
         if target.renames and options:
             renamed, refused = rename(options, target.renames, route.provider)

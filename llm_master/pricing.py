@@ -78,12 +78,18 @@ class PriceList:
     def cost(self, usage: Usage) -> tuple[Decimal | None, CostState]:
         """What ``usage`` costs, and how that is known."""
         if self._beside_text or usage.audio_input_tokens or usage.audio_output_tokens or usage.images:
+            if usage.billed_input_tokens is not None or usage.billed_output_tokens is not None:
+                usage = _as_billed(usage)
             return self._cost_beside_text(usage)
         return self._cost_of_text(usage)
 
     def _cost_of_text(self, usage: Usage) -> tuple[Decimal | None, CostState]:
-        tokens_in = usage.input_tokens
-        if not _are_counts(tokens_in, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens):
+        tokens_in, tokens_out = usage.input_tokens, usage.output_tokens
+        cached, written = usage.cached_tokens, usage.cache_write_tokens
+        if usage.billed_input_tokens is not None or usage.billed_output_tokens is not None:
+            # Whether any of what is billed were cached, who says so does not say.
+            tokens_in, tokens_out, cached, written = usage.billed_input_tokens, usage.billed_output_tokens, None, None
+        if not _are_counts(tokens_in, tokens_out, cached, written):
             return None, "unknown"
         if tokens_in is None or self._input is None or usage.others_worked:
             return None, "unknown"
@@ -91,15 +97,13 @@ class PriceList:
             if tokens_in > above:
                 tier_cost, tier_state = prices.cost(usage)
                 return tier_cost, self._state(tier_state)
-        tokens_out = usage.output_tokens
         if tokens_out is None or (self._output is None and tokens_out):
             return None, "unknown"
         state: CostState = "exact"
-        cached = usage.cached_tokens
         if (cached and self._cached is None) or (cached is None and self._cached is not None):
             # No price for what was cached, or no count of it: the full price is an upper bound.
             cached, state = 0, "estimated"
-        written = usage.cache_write_tokens or 0
+        written = written or 0
         if written and self._write is None:
             # Counted as if it had not been written, which may be too little as well as too much.
             written, state = 0, "estimated"
@@ -184,6 +188,19 @@ class PriceList:
         if self._uncertain_from is not None and datetime.now(UTC).date() >= self._uncertain_from:
             return "estimated"
         return state
+
+
+def _as_billed(usage: Usage) -> Usage:
+    """Usage with the counts that a provider charges for in place of the others."""
+    return attrs.evolve(
+        usage,
+        input_tokens=usage.billed_input_tokens,
+        output_tokens=usage.billed_output_tokens,
+        billed_input_tokens=None,
+        billed_output_tokens=None,
+        cached_tokens=None,
+        cache_write_tokens=None,
+    )
 
 
 def _are_counts(*values: Any) -> bool:

@@ -229,7 +229,7 @@ ROWS = {
         display_name="Cohere",
         key_url="https://dashboard.cohere.com/api-keys",
         provider_class="llm_master.providers.cohere:CohereProvider",
-        base_url="https://api.cohere.ai/compatibility/v1",
+        base_url="https://api.cohere.com",
         api_key_env=("CO_API_KEY",),
         prefixes=(
             "command-",
@@ -242,22 +242,8 @@ ROWS = {
             "rerank-multilingual-",
         ),
         default_model="command-a-03-2025",
-        # Ranking is none of OpenAI's operations, so that the compatible API has no place for it.
-        paths={"embed": "https://api.cohere.com/v2/embed", "rerank": "https://api.cohere.com/v2/rerank"},
         embed_batch_size=96,  # https://docs.cohere.com/reference/embed
-        renames={"max_completion_tokens": "max_tokens"},
-        capabilities=(
-            "chat",
-            "streaming",
-            "tools",
-            "parallel_tools",
-            "vision",
-            "json_schema",
-            "json_mode",
-            "embedding",
-            "rerank",
-            "list_models",
-        ),
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding", "rerank"),
     ),
     "anthropic": ProviderConfig(
         display_name="Anthropic",
@@ -429,6 +415,20 @@ ROWS = {
         skip_cost_calculation=True,
         renames={"max_completion_tokens": "max_tokens"},
         capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+    ),
+    "ollama_chat": ProviderConfig(
+        # The same server, by its own API.
+        display_name="Ollama (own API)",
+        start_command="ollama serve",
+        telemetry_name="ollama",
+        provider_class="llm_master.providers.ollama:OllamaProvider",
+        base_url="http://localhost:11434",
+        base_url_env=("OLLAMA_HOST",),
+        api_key_env=("OLLAMA_API_KEY",),
+        requires_key=False,
+        takes_urls=(),  # https://docs.ollama.com/capabilities/vision
+        capabilities=(*_CHAT, "json_mode", "reasoning", "embedding"),
+        skip_cost_calculation=True,
     ),
     "vllm": ProviderConfig(
         display_name="vLLM",

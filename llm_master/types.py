@@ -38,6 +38,8 @@ class Usage:
         images: Images made.
         characters: Characters that were spoken.
         search_units: Units in which rankings are billed.
+        billed_input_tokens: How many tokens of input the provider charges for, where it says another number than ``input_tokens``.
+        billed_output_tokens: The same of output.
         cost: What the provider itself billed, in its row's currency.
     """
 
@@ -56,6 +58,8 @@ class Usage:
     images: int | None = attrs.field(default=None, kw_only=True)
     characters: int | None = attrs.field(default=None, kw_only=True)
     search_units: int | None = attrs.field(default=None, kw_only=True)
+    billed_input_tokens: int | None = attrs.field(default=None, kw_only=True)
+    billed_output_tokens: int | None = attrs.field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         # What is not known of an answer is most of what there could be.

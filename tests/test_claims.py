@@ -103,6 +103,7 @@ async def test_an_answer_of_a_form(word: str, name: str, server: ScriptedServer)
 VECTORS: dict[str, Any] = {
     "cohere": {"embeddings": {"float": [[0.5, 0.25]]}, "meta": {"billed_units": {"input_tokens": 3}}},
     "gemini": {"embeddings": [{"values": [0.5, 0.25]}]},
+    "ollama_chat": {"model": "any-model", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 3},
     "vertex": {"predictions": [{"embeddings": {"values": [0.5, 0.25]}}]},
     "yandex": {"embedding": [0.5, 0.25], "numTokens": "3", "modelVersion": "1"},
 }
@@ -173,7 +174,8 @@ async def test_pictures(name: str, server: ScriptedServer) -> None:
     assert has_key(server.request)
 
 
-LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}}
+LISTS: dict[str, Any] = {"gemini": {"models": [{"name": "models/m-1"}]}, "cohere": {"models": [{"name": "m-1"}]}}
+LISTS["ollama_chat"] = {"models": [{"name": "m-1", "model": "m-1", "size": 1}]}
 COUNTS: dict[str, Any] = {
     "anthropic": {"input_tokens": 12},
     "gemini": {"totalTokens": 12},

@@ -782,6 +782,8 @@ def test_every_row_has_been_asked() -> None:
         "GigaChat",
         "GigaChat2",
         "YandexGPT",
+        "CohereChat",
+        "OllamaChat",
     }
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

@@ -138,7 +138,7 @@ async def test_every_row_is_asked_with_its_key(name: str, server: ScriptedServer
         assert server.requests == []
     else:
         assert found.state == "listed" and "large" in found
-        assert server.request.method == "GET" and server.request.path.partition("?")[0].endswith("/models")
+        assert server.request.method == "GET" and server.request.path.partition("?")[0].endswith(("/models", "/tags"))
         assert any(KEY in value for value in server.request.headers.values()), "the list was asked for without the key"
         assert KEY not in server.request.path
 

@@ -73,6 +73,7 @@ ASKED = {
         "/v2/rerank",
         "/moderations",
     },
+    "ollama_cohere.md": {"/api/chat", "/v2/chat"},
     "structured_output.md": {"/chat/completions", "/messages"},
     "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
     "plugins.md": {"/models", "/chat/completions"},

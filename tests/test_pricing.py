@@ -58,6 +58,18 @@ def test_an_embedding_has_no_output_to_pay():
     assert cost(ModelConfig(input_price_per_million=1), input_tokens=1_000_000, output_tokens=0) == (Decimal(1), "exact")
 
 
+def test_what_is_billed_costs_where_it_is_another_number():
+    row = ModelConfig(input_price_per_million=1_000_000, output_price_per_million=2_000_000)
+    counts = {"input_tokens": 100, "output_tokens": 50, "cached_tokens": 90}
+    assert cost(row, **counts, billed_input_tokens=7, billed_output_tokens=5) == (Decimal(17), "exact")
+    assert cost(row, **counts, billed_input_tokens=7) == (None, "unknown")
+    assert cost(row, **counts, billed_input_tokens=0, billed_output_tokens=0) == (Decimal(0), "exact")
+    cached = attrs.evolve(row, cached_input_price_per_million=1)
+    assert cost(cached, **counts, billed_input_tokens=7, billed_output_tokens=5) == (Decimal(17), "estimated"), "perhaps some were cached"
+    images = attrs.evolve(row, image_input_price_per_million=3_000_000)
+    assert cost(images, **counts, billed_input_tokens=7, billed_output_tokens=5, image_input_tokens=2) == (Decimal(5 + 10 + 6), "exact")
+
+
 def test_cached_tokens_without_a_price_cost_the_full_one_at_most():
     row = ModelConfig(input_price_per_million=2, output_price_per_million=8)
     assert cost(row, input_tokens=1000, output_tokens=0, cached_tokens=400) == (Decimal("0.002"), "estimated")

@@ -376,6 +376,7 @@ def test_no_row_of_the_source_states_a_default():
 def test_only_rows_that_stand_for_a_server_of_ones_own_need_no_key():
     assert {row.name for row in ROWS if not row.requires_key} == {
         "ollama",
+        "ollama_chat",
         "vllm",
         "llamacpp",
         "lmstudio",

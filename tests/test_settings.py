@@ -80,8 +80,8 @@ def test_no_two_rows_read_one_variable():
     seen: dict[str, str] = {}
     for row in PROVIDER_CONFIGS.values():
         for variable in (f"{row.name.upper()}_API_KEY", *row.api_key_env):
-            if (row.name, variable) == ("local", "OPENAI_API_KEY"):
-                continue  # it is openai's, for a server that stands in for it at OPENAI_BASE_URL
+            if (row.name, variable) in (("local", "OPENAI_API_KEY"), ("ollama_chat", "OLLAMA_API_KEY")):
+                continue  # openai's, for a server that stands in for it at OPENAI_BASE_URL; and that of the same server's other API
             assert variable not in seen, f"{row.name} and {seen.get(variable)} both read {variable}"
             seen[variable] = row.name
 
@@ -313,7 +313,8 @@ def test_an_environment_may_be_given_and_then_nothing_else_is_read(monkeypatch, 
 def test_validate_says_for_each_provider_whether_it_could_be_asked():
     found = LLMConfig(environment={"OPENAI_API_KEY": KEY, "AZURE_API_KEY": KEY}).validate()
     assert set(found) == set(ROWS)
-    assert {name for name, ready in found.items() if ready} == {"openai", "ollama", "vllm", "llamacpp", "lmstudio", "mock", "gguf"}
+    without_key = {"openai", "ollama", "ollama_chat", "vllm", "llamacpp", "lmstudio", "mock", "gguf"}
+    assert {name for name, ready in found.items() if ready} == without_key
     with_address = LLMConfig(environment={"AZURE_API_KEY": KEY, "AZURE_API_BASE": "https://acme.example/openai/v1"}).validate()
     assert with_address["azure"] is True
 

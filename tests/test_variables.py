@@ -319,8 +319,8 @@ def test_base_url_alone_makes_no_provider():
 @pytest.mark.parametrize("address", ["http://10.0.0.7:11434", "http://10.0.0.7:11434/", "http://10.0.0.7:11434/v1/"])
 @pytest.mark.parametrize("variable", ["OLLAMA_API_BASE", "OLLAMA_BASE_URL", "OLLAMA_HOST"])
 def test_the_usual_path_is_added_where_there_is_none(variable, address):
-    assert told(**{variable: address}) == {"ollama": {"base_url": "http://10.0.0.7:11434/v1"}}
-    assert told(**{variable: "http://10.0.0.7:11434/proxy/v1"}) == {"ollama": {"base_url": "http://10.0.0.7:11434/proxy/v1"}}
+    assert told(**{variable: address})["ollama"] == {"base_url": "http://10.0.0.7:11434/v1"}
+    assert told(**{variable: "http://10.0.0.7:11434/proxy/v1"})["ollama"] == {"base_url": "http://10.0.0.7:11434/proxy/v1"}
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,8 @@ def test_the_usual_path_is_added_where_there_is_none(variable, address):
     ],
 )
 def test_where_a_server_listens_is_where_clients_find_it(host, address):
-    assert told(OLLAMA_HOST=host) == {"ollama": {"base_url": address}}
+    own = address.removesuffix("/v1")
+    assert told(OLLAMA_HOST=host) == {"ollama": {"base_url": address}, "ollama_chat": {"base_url": own}}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -76,7 +77,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
 
     # Not as a query takes them: what is wrong is told here, and what is right is examined all the same.
     snapshot = take(PROVIDER_CONFIGS.values(), settings.files, {}, (), settings.environment, UnifiedProvider)
-    names = [name for name, row in snapshot.rows.items() if snapshot.usable(name) and (snapshot.keys[name] or is_local(row))]
+    names = _examined(snapshot)
     health, models = await _ask(snapshot, names, timeout)
     found: dict[str, Any] = {
         "version": version("llm_master"),
@@ -95,6 +96,21 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     refused = any(key["key"] and key["state"] == "invalid" for one in found["providers"].values() for key in one["keys"])
     found["well"] = answering and not refused and not snapshot.faults and not found["misspelt"]
     return found
+
+
+def _examined(snapshot: Snapshot) -> list[str]:
+    """The providers that have a key, and the servers on this machine: of several rows for one server, the first."""
+    names, seen = [], set()
+    for name, row in snapshot.rows.items():
+        if not snapshot.usable(name) or not (snapshot.keys[name] or is_local(row)):
+            continue
+        if is_local(row):
+            server = urlsplit(row.base_url or "").netloc
+            if server in seen:
+                continue
+            seen.add(server)
+        names.append(name)
+    return names
 
 
 async def _ask(snapshot: Snapshot, names: list[str], timeout: float) -> tuple[dict[str, ProviderHealth], dict[str, list[str]]]:
@@ -116,8 +132,6 @@ async def _ask(snapshot: Snapshot, names: list[str], timeout: float) -> tuple[di
 
 def is_local(row: ProviderConfig) -> bool:
     """Whether a row is of a server on this machine that wants no key."""
-    from urllib.parse import urlsplit
-
     return not row.requires_key and urlsplit(row.base_url or "").hostname in ("localhost", "127.0.0.1", "::1")
 
 
@@ -199,7 +213,7 @@ def _beginning(snapshot: Snapshot, *, with_keys: bool) -> list[str]:
 
     keyed = [row for row in snapshot.rows.values() if row.key_url and row.requires_key][:3]
     keys = "; ".join(f"export {key_variables(row)[0]}=… (made at {row.key_url})" for row in keyed)
-    servers = ", ".join(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command)
+    servers = ", ".join(dict.fromkeys(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command))
     return [
         *([f"Set a key, as {keys}. `llm-master providers list` has all others."] if with_keys else []),
         f"{'Or start' if with_keys else 'Start'} a server on this machine, which costs nothing: {servers}.",

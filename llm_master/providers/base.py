@@ -82,6 +82,9 @@ class BaseLLMProvider(ABC):
     refused_schema_words: ClassVar[frozenset[str]] = frozenset()
     """Keywords of JSON schemas that the API refuses. In a schema made of a class they are said in its descriptions instead."""
 
+    schema_excludes: ClassVar[frozenset[str]] = frozenset()
+    """Options beside which the API takes no ``response_format``; with one of them, the form is asked for in words."""
+
     needs_max_tokens: ClassVar[bool] = False
     """Whether every request must say how much the model may write; the engine then adds what the model can."""
 

@@ -43,6 +43,9 @@ class HTTPProvider(BaseLLMProvider):
     stream_parser: ClassVar[type[SSEParser | LineParser]] = SSEParser
     """What cuts a stream into its pieces."""
 
+    endpoint_class: ClassVar[type[Endpoint]] = Endpoint
+    """What sends to a place."""
+
     whole_types: ClassVar[tuple[str, ...]] = ("application/json", "text/html")
     """Media types of a 2xx that is no stream although one was asked for: a server that does not stream, an error that it did
     not call one, or no API at all."""
@@ -210,7 +213,7 @@ class HTTPProvider(BaseLLMProvider):
         base_url = base_url or config.base_url or ""
         theirs = {name.lower() for name in config.headers}
         path, _, query = path.partition("?")
-        return Endpoint(
+        return self.endpoint_class(
             base_url.rstrip("/") + path,
             {name: value for name, value in headers.items() if name.lower() not in theirs} | dict(config.headers),
             query={**dict(part.split("=", 1) for part in query.split("&") if part), **config.query},

@@ -291,7 +291,8 @@ class _Reading:
             faults = [f"{variable.origin} has a '?': leave out what follows it, and give it as query of the provider's row"]
         else:
             faults = base_url_faults(address, variable.origin)
-        self.declared.faults += faults
+        # Two rows may find their address in one variable.
+        self.declared.faults += [fault for fault in faults if fault not in self.declared.faults]
         if not faults:
             address = values.with_path(address, row.default_path) if row else address
             self._fields(provider)["base_url"] = Sourced(address, variable.origin)

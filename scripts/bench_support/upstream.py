@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _answer(self, path: bytes, body: bytes) -> None:
-        prefix, _, rest = path.partition(b"/v1")
+        prefix, rest = _parted(path)
         if path.startswith(b"/wait/"):
             _waiting.append((int(path[6:]), self))
             _wake()
@@ -87,6 +87,15 @@ class Connection(asyncio.Protocol):
         self.write(events[position])
         if position + 1 < len(events) and self._transport is not None:
             asyncio.get_running_loop().call_later(pace, self._step, events, position + 1, pace)
+
+
+def _parted(path: bytes) -> tuple[bytes, bytes]:
+    """What says how to answer, and what says in which format: behind ``/v1``, or from another beginning of an API's paths on."""
+    for beginning in (b"/v1", b"/v2", b"/api"):
+        prefix, found, rest = path.partition(beginning)
+        if found:
+            return prefix, rest if beginning == b"/v1" else beginning + rest
+    return path, b""
 
 
 def _split(data: bytes) -> tuple[bytes, bytes, bytes] | None:

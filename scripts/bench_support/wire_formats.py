@@ -161,8 +161,39 @@ def _yandex_stream(texts: list[str]) -> bytes:
     return b"".join(_json(line) + b"\n" for line in (*(_yandex(text, "PARTIAL") for text in said), _yandex(said[-1])))
 
 
+_COHERE_USAGE = {"billed_units": {"input_tokens": 80, "output_tokens": 90}, "tokens": {"input_tokens": 87, "output_tokens": 94}}
+
+
+def _cohere(text: str) -> Any:
+    message = {"role": "assistant", "content": [{"type": "text", "text": text}]}
+    return {"id": "c14c80c3-18eb", "message": message, "finish_reason": "COMPLETE", "usage": _COHERE_USAGE}
+
+
+def _cohere_stream(texts: list[str]) -> bytes:
+    return _named_events(
+        [
+            {"type": "message-start", "id": "29f14a5a-11de", "delta": {"message": {"role": "assistant"}}},
+            {"type": "content-start", "index": 0, "delta": {"message": {"content": {"type": "text", "text": ""}}}},
+            *({"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": text}}}} for text in texts),
+            {"type": "content-end", "index": 0},
+            {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": _COHERE_USAGE}},
+        ]
+    )
+
+
+def _ollama(text: str, *, done: bool = True) -> dict[str, Any]:
+    said = {"model": "llama3.2", "created_at": "2026-11-01T10:00:00.123456Z", "message": {"role": "assistant", "content": text}}
+    counts = {"done_reason": "stop", "total_duration": 4883583458, "prompt_eval_count": 87, "eval_count": 94, "eval_duration": 4799921000}
+    return {**said, "done": done, **(counts if done else {})}
+
+
+def _ollama_stream(texts: list[str]) -> bytes:
+    return b"".join(_json(line) + b"\n" for line in [*(_ollama(text, done=False) for text in texts), _ollama("")])
+
+
 FORMATS: dict[str, WireFormat] = {
     "anthropic": WireFormat("Anthropic's", "llm_master.providers.anthropic:AnthropicProvider", b"/messages", _anthropic, _anthropic_stream),
+    "cohere": WireFormat("Cohere's", "llm_master.providers.cohere:CohereProvider", b"/v2/chat", _cohere, _cohere_stream),
     "gemini": WireFormat(
         "Gemini's",
         "llm_master.providers.gemini:GeminiProvider",
@@ -171,6 +202,7 @@ FORMATS: dict[str, WireFormat] = {
         lambda texts: _events([*(_gemini(text, None) for text in texts), _gemini("")]),
         streams=b":streamgeneratecontent",
     ),
+    "ollama": WireFormat("Ollama's", "llm_master.providers.ollama:OllamaProvider", b"/api/chat", _ollama, _ollama_stream),
     "responses": WireFormat("Responses'", "llm_master.providers.responses:ResponsesProvider", b"/responses", _responses, _responses_stream),
     "yandex": WireFormat(
         "YandexGPT's", "llm_master.providers.yandex:YandexProvider", b"/completion", _yandex, _yandex_stream, row={"folder_id": "b1g"}

@@ -3,7 +3,8 @@
 It runs in a process of its own, and tells one API from another by the path alone. ``DocumentedServer`` starts it.
 
 Sources: those of ``formats.py`` and ``media.py``, and https://docs.perplexity.ai/api-reference/chat-completions-post,
-https://docs.cohere.com/reference/rerank, https://platform.openai.com/docs/api-reference/moderations.
+https://docs.cohere.com/reference/rerank, https://platform.openai.com/docs/api-reference/moderations; those of ``format_cohere.py`` and
+``format_ollama.py``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from servers.format_chat_kin import beside_the_text
+from servers.format_cohere import COHERE
+from servers.format_ollama import OLLAMA
 from servers.format_yandex import YANDEX
 from servers.formats import ANTHROPIC, CHAT, GEMINI, RESPONSES
 from servers.media import PNG, b64
@@ -219,6 +222,26 @@ def messages(body: Any) -> tuple[Any, list[str]]:
     return ANTHROPIC.answer(text), ANTHROPIC.stream(text[:7], text[7:])
 
 
+def cohere(body: Any) -> tuple[Any, list[str]]:
+    said = COHERE.read("/v2/chat", body)
+    text = text_for(said.schema, said.system)
+    citations = []
+    for position, document in enumerate(body.get("documents", ())):
+        want(isinstance(document, str) or isinstance(document.get("data"), dict), "documents: data is required")
+        data = {"text": document} if isinstance(document, str) else document["data"]
+        source = {"type": "document", "id": f"doc:{position}", "document": data}
+        citations.append({"start": 0, "end": 7, "text": text[:7], "sources": [source], "type": "TEXT_CONTENT"})
+    return COHERE.answer(text, citations=citations), COHERE.stream(text[:7], text[7:], citations=citations)
+
+
+def ollama(body: Any) -> tuple[Any, list[str]]:
+    said = OLLAMA.read("/api/chat", body)
+    want(body.get("think", False) in (True, False, "low", "medium", "high", "max"), f"invalid think value: {body.get('think')}")
+    text = text_for(said.schema, said.system)
+    thinking = "Rayleigh." if body.get("think") else ""
+    return OLLAMA.answer(text, thinking=thinking), OLLAMA.stream(text[:7], text[7:], thinking=thinking)
+
+
 def gemini(path: str, body: Any) -> tuple[Any, list[str]]:
     model, _, method = path.rpartition("/models/")[2].partition(":")
     if method == "predict":
@@ -340,6 +363,10 @@ async def answer(request: Any) -> Any:
         elif path == "/messages":
             want("anthropic-version" in request.headers, "anthropic-version: header is required")
             content, events = messages(body)
+        elif path == "/v2/chat":
+            content, events = cohere(body)
+        elif path == "/api/chat":
+            content, events = ollama(body)
         elif "/models/" in path:
             content, events = gemini(path, body)
             body["stream"] = "streamGenerateContent" in path
@@ -351,7 +378,7 @@ async def answer(request: Any) -> Any:
             if operation is None:
                 return web.json_response({"error": {"message": f"there is no {path}"}}, status=404)
             content = operation(body)
-    except (Refused, KeyError, IndexError, TypeError, ValueError) as exc:
+    except (Refused, AssertionError, KeyError, IndexError, TypeError, ValueError) as exc:
         return web.json_response({"error": {"message": f"{type(exc).__name__}: {exc}", "type": "invalid_request_error"}}, status=400)
     if body.get("stream"):
         return web.Response(text="".join(events), content_type="text/event-stream")

@@ -31,7 +31,6 @@ class YandexGPT(Format):
     names_model: ClassVar = False
     counts_cached: ClassVar = False
     text_beside_calls: ClassVar = False
-    streams_as: ClassVar = "application/json"
     usage: ClassVar[dict[str, Any]] = {
         "inputTextTokens": str(INPUT),
         "completionTokens": str(OUTPUT),

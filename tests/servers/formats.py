@@ -81,7 +81,6 @@ class Format:
         schema_beside_tools: Whether a schema can be given together with tools.
         tool_choices: Which choices of a tool can be said.
         usage_keys: Where the usage stands in an answer.
-        streams_as: Media type of a stream.
         parallel_calls: Whether one turn may hold several tool calls.
         path: Where the API is, below the server's address.
         text_beside_calls: Whether one turn may hold text and calls.
@@ -99,7 +98,6 @@ class Format:
     schema_beside_tools: ClassVar[bool] = True
     tool_choices: ClassVar[tuple[str, ...]] = ("auto", "required", "none", "function")
     usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
-    streams_as: ClassVar[str] = "text/event-stream"
     parallel_calls: ClassVar[bool] = True
     text_beside_calls: ClassVar[bool] = True
     environment: ClassVar[dict[str, str]] = {}
@@ -641,10 +639,12 @@ CHAT, ANTHROPIC, GEMINI, RESPONSES = ChatCompletions(), Messages(), GenerateCont
 
 def format_of(row: str) -> Format:
     """The format that a row speaks."""
-    from servers.format_chat_kin import MISTRAL, THINKING  # it stands on this module, as the others do
+    from servers.format_chat_kin import MISTRAL, THINKING  # these stand on this module
+    from servers.format_cohere import COHERE
     from servers.format_gigachat import GIGACHAT, GIGACHAT2
+    from servers.format_ollama import OLLAMA
     from servers.format_yandex import YANDEX
 
     kin: dict[str, Format] = {"mistral": MISTRAL, "deepseek": THINKING, "moonshot": THINKING}
-    own: dict[str, Format] = {"gigachat": GIGACHAT, "acme_gigachat2": GIGACHAT2, "yandex": YANDEX}
+    own: dict[str, Format] = {"cohere": COHERE, "gigachat": GIGACHAT, "acme_gigachat2": GIGACHAT2, "ollama_chat": OLLAMA, "yandex": YANDEX}
     return {"anthropic": ANTHROPIC, "gemini": GEMINI, "vertex": GEMINI, "acme_responses": RESPONSES, **kin, **own}.get(row, CHAT)
