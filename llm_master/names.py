@@ -218,6 +218,8 @@ class Names:
         row = self.snapshot.rows[route.provider]
         bound = attrs.evolve(row, api_key=key.secret if key is not None else None)
         provider = new_provider(bound, cls)
+        provider.clock = self.snapshot.options.clock
+        provider.key_source = key.source if key is not None else ""
         # Of two threads that come here at once, both get the object that was first.
         return self._providers.setdefault((kind, key), provider)
 

@@ -364,6 +364,53 @@ ROWS = {
         capabilities=("chat", "streaming", "tools", "parallel_tools", "vision", "json_schema", "json_mode", "reasoning"),
         **_AWS,
     ),
+    "gigachat": ProviderConfig(
+        # The key is the authorization key, for which access tokens are fetched, or an access token.
+        # base_url .../api/v2 is the second version of its chat API.
+        display_name="GigaChat",
+        provider_class="llm_master.providers.gigachat:GigaChatProvider",
+        base_url="https://gigachat.devices.sberbank.ru/api/v1",
+        api_key_env=("GIGACHAT_CREDENTIALS", "GIGACHAT_ACCESS_TOKEN"),
+        # Not the bare name, which is the provider's as well: its default model is called so.
+        prefixes=("GigaChat-", "GigaEmbeddings-", "EmbeddingsGigaR"),
+        default_model="GigaChat",
+        key_url="https://developers.sber.ru/studio/",
+        paths={"oauth": "https://ngw.devices.sberbank.ru:9443/api/v2/oauth"},
+        scope="GIGACHAT_API_PERS",
+        takes_urls=(),
+        # Images are uploaded first, and no turn holds more than one call.
+        capabilities=("chat", "streaming", "tools", "reasoning", "embedding", "list_models", "count_tokens"),
+        # Of which models hold to a schema is not said; all of them call functions.
+        structured_output="tool",
+        supports_caching=True,
+        currency="RUB",
+    ),
+    "yandex": ProviderConfig(
+        # The key is an API key or an IAM token; the folder in which models are asked is the row's.
+        display_name="YandexGPT",
+        provider_class="llm_master.providers.yandex:YandexProvider",
+        base_url="https://llm.api.cloud.yandex.net/foundationModels/v1",
+        default_path="/foundationModels/v1",
+        aliases=("yandexgpt",),
+        api_key_env=("YANDEX_IAM_TOKEN",),
+        prefixes=("yandexgpt", "aliceai-", "gpt://", "ds://", "emb://", "text-search-"),
+        default_model="yandexgpt-lite",
+        key_url="https://yandex.cloud/en/docs/ai-studio/api-ref/authentication",
+        takes_urls=(),
+        embed_batch_size=1,
+        capabilities=(
+            "chat",
+            "streaming",
+            "tools",
+            "parallel_tools",
+            "json_schema",
+            "json_mode",
+            "reasoning",
+            "embedding",
+            "count_tokens",
+        ),
+        currency="RUB",
+    ),
     "voyage": ProviderConfig(
         # Embeddings and rankings only.
         display_name="Voyage AI",

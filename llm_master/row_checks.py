@@ -98,7 +98,7 @@ def _is_field_env(value: Any) -> bool:
 
 _FROM_VARIABLES = frozenset({"region", "folder_id", "scope"})
 
-PATHS = frozenset({"embed", "key", "models", "moderate", "rerank"})
+PATHS = frozenset({"embed", "key", "models", "moderate", "oauth", "rerank"})
 """What ``paths`` may say where it is."""
 
 RETURNS = ("content", "reasoning", "reasoning_content", "reasoning_details", "annotations")

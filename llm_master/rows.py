@@ -93,7 +93,8 @@ class ProviderConfig:
             ``"package.module:name"`` of a function or class. A name may end in ``*``, which stands for any rest, or in
             ``{model}``, where the rest is the wire id.
         paths: Where an operation is, where that is not OpenAI's place: a path below ``base_url``, or a whole URL. Of ``embed``,
-            ``moderate``, ``rerank``, ``models`` (the list), ``key`` (anything that a ``GET`` shows, free of charge, to a valid key only).
+            ``moderate``, ``rerank``, ``models`` (the list), ``key`` (anything that a ``GET`` shows, free of charge, to a valid key only),
+            ``oauth`` (where tokens are fetched).
         embed_batch_size: Inputs that one embedding request may hold.
         embed_batch_tokens: Tokens that they may have together. They are estimated, so leave room.
         takes_urls: Which kinds of media the API fetches by itself: of ``image``, ``audio``, ``file``. Others are fetched here.

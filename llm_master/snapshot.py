@@ -7,6 +7,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -26,7 +27,7 @@ from llm_master.settings.routes import RouteSettings, expanded, route_of
 from llm_master.settings.variable_values import laid_over, with_path, without_query
 from llm_master.settings.variables import known_parameters, read_variables
 
-_ADDED = frozenset({"headers", "query", "models", "renames"})
+_ADDED = frozenset({"headers", "query", "models", "paths", "renames"})
 """Fields whose entries are added to those of the row beneath."""
 
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
@@ -83,6 +84,7 @@ def take(
     What is wrong stands in ``faults``, and is left out.
     """
     rows = {canonical(row.name): row for row in table}
+    usual = dict(rows)
     origins: dict[tuple[str, str], str] = {}
     aliases = {canonical(alias): name for name, row in rows.items() for alias in row.aliases}
     files = files.under_own_names(aliases)
@@ -114,7 +116,7 @@ def take(
     ]
     keys = {}
     for name, row in rows.items():
-        rows[name] = _with_fields(row, fields, origins, faults)
+        rows[name] = _with_fields(row, fields, usual.get(name, row), origins, faults)
         keys[name] = _keys(name, row, fields, given, declared, origins, faults)
     warnings = list(declared.warnings)
     for name in rows.keys() - tabled:
@@ -192,8 +194,17 @@ def _with_places(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> li
     return found
 
 
-def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[tuple[str, str], str], faults: list[str]) -> ProviderConfig:
-    """The row with the address that an argument gives, and with what its class or its address says itself."""
+def _with_fields(
+    row: ProviderConfig,
+    fields: Mapping[str, Any],
+    usual: ProviderConfig,
+    origins: dict[tuple[str, str], str],
+    faults: list[str],
+) -> ProviderConfig:
+    """The row with the address that an argument gives, and with what its class or its address says itself.
+
+    ``usual`` is the table's row, whose ``paths`` move with the address. Those that settings say stay where they are.
+    """
     name = canonical(row.name)
     base_url, default_model, display = row.base_url, row.default_model, row.display_name
     if (value := fields.get(f"{name}_api_base")) is not None:
@@ -219,7 +230,9 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
         base_url = base_url.replace("{region}", row.region)
     if row.display_names and base_url is not None and (name, "display_name") not in origins:
         display = _called(base_url, row)
-    paths = {place: _moved(path, base_url) for place, path in row.paths.items()} if moved else row.paths
+    paths = row.paths
+    if moved and not _same_domain(base_url, usual.base_url):
+        paths = {place: _moved(path, base_url) if path == usual.paths.get(place) else path for place, path in paths.items()}
     if (base_url, default_model, display, paths) != (row.base_url, row.default_model, row.display_name, row.paths):
         row = attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
     return placed(name, row, origins, faults) if moved else row
@@ -228,6 +241,12 @@ def _with_fields(row: ProviderConfig, fields: Mapping[str, Any], origins: dict[t
 def _called(base_url: str, row: ProviderConfig) -> str:
     """What the row's API is called at this address."""
     return at_host(base_url, row.display_names) or row.display_name
+
+
+def _same_domain(base_url: str | None, other: str | None) -> bool:
+    """Whether two addresses are of one owner: another version of its API, or its host for another region."""
+    first, second = (((urlsplit(url or "").hostname or "").split(".")[-2:]) for url in (base_url, other))
+    return len(first) == 2 and first == second
 
 
 def _moved(path: str, base_url: str | None) -> str:

@@ -108,6 +108,7 @@ def models() -> str:
             "",
             f"## {provider}",
             "",
+            *([f"Prices in {currency}.", ""] if (currency := PROVIDER_CONFIGS[provider].currency) != "USD" else ()),
             "| model | context | input | cached | output | other prices | RPM | TPM | can | cannot | source |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
         ]

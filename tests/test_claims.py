@@ -35,7 +35,8 @@ def claiming(*words: str) -> list[str]:
 
 def over(name: str, server: ScriptedServer) -> QueryLLM:
     row = PROVIDER_CONFIGS[name]
-    environment = {base_variable(row): server.base_url, key_variables(row)[0]: KEY}
+    environment = {base_variable(row): server.base_url, format_of(name).key_variable or key_variables(row)[0]: KEY}
+    environment |= format_of(name).environment
     return QueryLLM(LLMConfig(environment=environment, clock=FakeClock(auto_advance=True)))
 
 
@@ -109,6 +110,7 @@ VECTORS: dict[str, Any] = {
     "gemini": {"embeddings": [{"values": [0.5, 0.25]}]},
     "ollama_chat": {"model": "any-model", "embeddings": [[0.5, 0.25]], "prompt_eval_count": 3},
     "vertex": {"predictions": [{"embeddings": {"values": [0.5, 0.25]}}]},
+    "yandex": {"embedding": [0.5, 0.25], "numTokens": "3", "modelVersion": "1"},
 }
 """By row, where it is not OpenAI's form."""
 
@@ -185,6 +187,8 @@ COUNTS: dict[str, Any] = {
     "anthropic": {"input_tokens": 12},
     "gemini": {"totalTokens": 12},
     "vertex": {"totalTokens": 12},
+    "gigachat": [{"tokens": 12}],
+    "yandex": {"tokens": [{"id": "1", "text": "a", "special": False}] * 12},
 }
 
 
@@ -193,6 +197,7 @@ async def test_lists_of_models(name: str, server: ScriptedServer) -> None:
     server.answer_json(LISTS.get(name, {"object": "list", "data": [{"id": "m-1", "object": "model"}]}))
     row = PROVIDER_CONFIGS[name]
     provider = provider_class(row)(attrs.evolve(row, base_url=server.base_url, api_key=KEY))
+    provider.key_source = format_of(name).key_variable or key_variables(row)[0]
     assert await provider.list_models() == ["m-1"]
     assert has_key(server.request)
 

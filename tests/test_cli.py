@@ -168,6 +168,10 @@ def test_models_list(run):
     assert only and all(line.startswith("groq/") for line in only)
     assert json.loads(run("models", "list", "--json").stdout)["openai/gpt-4.1"]["input_price_per_million"] == "2"
     assert run("models", "list", "-p", "nobody").exit_code == 2
+    (roubles,) = [
+        line.split("\t") for line in run("models", "list", "-p", "yandex").stdout.splitlines() if line.startswith("yandex/aliceai-llm\t")
+    ]
+    assert roubles[2:4] == ["500 RUB", "1200 RUB"]
 
 
 def test_models_list_shows_what_a_model_does_and_as_json_also_what_it_does_not(run):

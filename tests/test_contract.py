@@ -35,6 +35,7 @@ from llm_master import (
     UnifiedProvider,
     Usage,
 )
+from llm_master.providers.gigachat import GigaChatProvider
 from llm_master.providers.responses import ResponsesProvider
 from llm_master.row_classes import provider_class
 from llm_master.rows import base_variable, key_variables
@@ -97,11 +98,23 @@ class Party:
         return await self.llm.query(self.model, prompt=prompt, **options)
 
     @property
+    def calls(self) -> tuple[Call, ...]:
+        """As many calls as one turn of the format holds, and no more than two."""
+        return CALLS if self.format.parallel_calls else CALLS[:1]
+
+    def beside_calls(self, text: str) -> str:
+        """This text, where a turn with calls may have one."""
+        return text if self.format.text_beside_calls else ""
+
+    @property
     def said(self) -> list[Said]:
         return [self.format.read(request.path, request.json) for request in self.server.requests]
 
 
-ADDED = {"acme_responses": ProviderConfig(provider_class=ResponsesProvider)}
+ADDED = {
+    "acme_responses": ProviderConfig(provider_class=ResponsesProvider),
+    "acme_gigachat2": ProviderConfig(provider_class=GigaChatProvider, api_key_env=("GIGACHAT_ACCESS_TOKEN",)),
+}
 """Rows for formats that no row of the table speaks for all its models."""
 ROWS = {**PROVIDER_CONFIGS, **ADDED}
 
@@ -110,10 +123,11 @@ def party_of(name: str, server: ScriptedServer, **settings: Any) -> Party:
     if name in ADDED:
         PROVIDER_CONFIGS[name] = ADDED[name]
     row = PROVIDER_CONFIGS[name]
-    environment = {base_variable(row): server.base_url, key_variables(row)[0]: KEY}
+    spoken = format_of(name)
+    environment = {base_variable(row): server.url + spoken.path, spoken.key_variable or key_variables(row)[0]: KEY, **spoken.environment}
     clock = FakeClock(auto_advance=True)
     llm = QueryLLM(LLMConfig(environment=environment, clock=clock, **settings))
-    return Party(name, f"{name}/any-model", llm, clock, server, format_of(name))
+    return Party(name, f"{name}/any-model", llm, clock, server, spoken)
 
 
 # bfl makes images only, and gguf starts its own server: each has its own tests.
@@ -193,15 +207,15 @@ async def test_usage_is_in_our_convention(party: Party) -> None:
 
 async def test_an_answer_without_usage_is_unknown_and_not_0(party: Party) -> None:
     content = party.format.answer("Hello.")
-    party.server.answer_json({name: value for name, value in content.items() if name not in party.format.usage_keys})
+    party.server.answer_json(party.format.without_usage(content))
     answer = await party.query()
     assert answer.usage == Usage() and answer.cost is None
 
 
 async def test_finish_reasons_are_the_fields_own(party: Party, how: str) -> None:
     for ours, theirs in party.format.finish_reasons.items():
-        calls = CALLS if ours == "tool_calls" else ()
-        in_both_ways(party, how, "Hello.", calls=calls, finish=theirs)
+        calls = party.calls if ours == "tool_calls" else ()
+        in_both_ways(party, how, party.beside_calls("Hello.") if calls else "Hello.", calls=calls, finish=theirs)
         assert (await whole(party, how)).finish_reason == ours
 
 
@@ -259,11 +273,11 @@ async def test_a_delta_is_handed_out_before_the_next_one_is_sent(party: Party) -
 
 
 async def test_where_packets_end_changes_nothing(party: Party) -> None:
-    text = party.format.wire(*party.format.stream(*TEXTS, calls=CALLS))
+    text = party.format.wire(*party.format.stream(*TEXTS, calls=party.calls))
     party.sends(*(text[position : position + 1] for position in range(len(text))))
     answer = await whole(party, "stream")
     assert answer.content == TEXT
-    assert [(call.name, call.arguments) for call in answer.tool_calls] == [(name, arguments) for _, name, arguments in CALLS]
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [(name, arguments) for _, name, arguments in party.calls]
 
 
 async def test_the_end_is_the_last_event_and_comes_once(party: Party) -> None:
@@ -275,10 +289,10 @@ async def test_the_end_is_the_last_event_and_comes_once(party: Party) -> None:
 
 
 async def test_a_server_that_does_not_stream_is_read_all_the_same(party: Party) -> None:
-    party.answers(calls=CALLS)
+    party.answers(party.beside_calls(TEXT), calls=party.calls)
     answer = await whole(party, "stream")
-    assert answer.content == TEXT
-    assert [call.name for call in answer.tool_calls] == ["get_weather", "get_time"]
+    assert answer.content == party.beside_calls(TEXT)
+    assert [call.name for call in answer.tool_calls] == [name for _, name, _ in party.calls]
     assert answer.usage.output_tokens == OUTPUT
 
 
@@ -286,19 +300,20 @@ async def test_a_server_that_does_not_stream_is_read_all_the_same(party: Party) 
 
 
 async def test_tools_are_called_in_parallel(party: Party, how: str) -> None:
-    in_both_ways(party, how, "Let me see.", calls=CALLS)
+    text = party.beside_calls("Let me see.")
+    in_both_ways(party, how, text, calls=party.calls)
     answer = await whole(party, how, tools=TOOLS)
-    assert (answer.content, answer.finish_reason) == ("Let me see.", "tool_calls")
-    assert [(call.name, call.arguments, call.error) for call in answer.tool_calls] == [(name, args, None) for _, name, args in CALLS]
-    first, second = (call.id for call in answer.tool_calls)
-    assert first and second and first != second
+    assert (answer.content, answer.finish_reason) == (text, "tool_calls")
+    assert [(call.name, call.arguments, call.error) for call in answer.tool_calls] == [(name, args, None) for _, name, args in party.calls]
+    ids = [call.id for call in answer.tool_calls]
+    assert all(ids) and len(set(ids)) == len(party.calls)
     (said,) = party.said
     assert said.tools == {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
 
 
 async def test_a_streamed_call_is_made_of_its_deltas(party: Party) -> None:
-    party.streams(calls=CALLS)
-    arguments = ["", ""]
+    party.streams(calls=party.calls)
+    arguments = [""] * len(party.calls)
     heads = []
     async with party.llm.stream(party.model, prompt=QUESTION, tools=TOOLS) as stream:
         async for event in stream.events():
@@ -306,13 +321,13 @@ async def test_a_streamed_call_is_made_of_its_deltas(party: Party) -> None:
                 arguments[event.index] += event.arguments
                 if event.id:
                     heads.append((event.index, event.id, event.name))
-    assert [json.loads(text) for text in arguments] == [call[2] for call in CALLS]
+    assert [json.loads(text) for text in arguments] == [call[2] for call in party.calls]
     assert heads == [(index, call.id, call.name) for index, call in enumerate(stream.response.tool_calls)]
 
 
 async def test_tool_results_go_back(party: Party, how: str) -> None:
     text = "Let me see." if how == "stream" else ""
-    in_both_ways(party, how, *([text] if text else []), calls=CALLS)
+    in_both_ways(party, how, *([text] if text else []), calls=party.calls)
     answer = await whole(party, how, tools=TOOLS)
     results = {call.name: f"result of {call.name}: ✓" for call in answer.tool_calls}
     messages: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}, json.loads(json.dumps(answer.message))]
@@ -320,8 +335,8 @@ async def test_tool_results_go_back(party: Party, how: str) -> None:
     party.answers("It rains.")
     assert (await party.llm.query(party.model, messages, tools=TOOLS)).content == "It rains."
     said = party.said[-1]
-    assert said.calls == [(name, arguments) for _, name, arguments in CALLS]
-    by_name = {id: name for id, name, _ in CALLS}
+    assert said.calls == [(name, arguments) for _, name, arguments in party.calls]
+    by_name = {id: name for id, name, _ in party.calls}
     assert {by_name.get(call, call): content for call, content in said.results.items()} == results
     assert (said.user, said.assistant) == ([QUESTION], [text])
 
@@ -769,6 +784,7 @@ def test_every_row_has_been_asked() -> None:
     assert spoken == {
         *("ChatCompletions", "MistralChat", "ThinkingChat", "AzureChat"),
         *("Messages", "GenerateContent", "Responses", "Converse", "CohereChat", "OllamaChat"),
+        *("GigaChat", "GigaChat2", "YandexGPT"),
     }
     own = {name for name in OVER_HTTP if provider_class(ROWS[name]).prepare is not UnifiedProvider.prepare}
     assert {name for name in OVER_HTTP if format_of(name) is not CHAT} == own

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers.formats import format_of
 from servers.llama import CONTEXT, SENTENCE, LlamaServer
 from servers.scripted import FOREVER, GATE, ScriptedServer
 
@@ -129,7 +130,8 @@ OVER_HTTP = [name for name, row in PROVIDER_CONFIGS.items() if issubclass(provid
 async def test_every_row_is_asked_with_its_key(name: str, server: ScriptedServer) -> None:
     row = PROVIDER_CONFIGS[name]
     server.answer_json(data("large"), times=None)
-    llm = QueryLLM(LLMConfig(environment={base_variable(row): server.base_url, key_variables(row)[0]: KEY}))
+    variable = format_of(name).key_variable or key_variables(row)[0]
+    llm = QueryLLM(LLMConfig(environment={base_variable(row): server.base_url, variable: KEY}))
     found = (await llm.list_models(name))[name]
     if provider_class(row).models_path is None:
         assert found.state == "no_list" and "cannot list its models" in found.error

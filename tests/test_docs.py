@@ -78,6 +78,7 @@ ASKED = {
     "rotating_client.md": {"/chat/completions", "/models/gemini-2.5-flash:generateContent", "/messages", "/embeddings", "/models"},
     "azure_bedrock.md": {"/chat/completions", "/model/us.anthropic.claude-sonnet-4-5-20250929-v1:0/converse"},
     "plugins.md": {"/models", "/chat/completions"},
+    "gigachat_yandex.md": {"/api/v2/oauth", "/chat/completions", "/completion"},
     "errors.md": set(),  # it shows failures of the embedded mock
     "langchain.md": set(),  # its code starts the server that it asks
     "discovery.md": {"/models"},  # of the others; its code starts the server that it asks most

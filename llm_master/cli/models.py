@@ -27,7 +27,7 @@ def models() -> None:
 @click.option("--refresh", is_flag=True, help="With --live: ask anew, whatever was listed within the last hour.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known as JSON.")
 def list_models(provider: str | None, *, live: bool, refresh: bool, as_json: bool) -> None:
-    """List the registered models with their prices per million tokens, and what they are documented to do.
+    """List the registered models with their prices per million tokens, in dollars where no currency stands there, and what they do.
 
     A model need not be registered to be asked. What it is documented not to do, and its other prices, are in --json.
     """
@@ -52,10 +52,13 @@ def list_models(provider: str | None, *, live: bool, refresh: bool, as_json: boo
     rows = []
     for name in names:
         row = ModelRegistry.CONFIGS[name]
+        owner = PROVIDER_CONFIGS.get(row.provider or name.partition("/")[0])
+        other = f" {owner.currency}" if owner is not None and owner.currency != "USD" else ""
+        prices = [
+            f"{shown(price)}{other if price is not None else ''}" for price in (row.input_price_per_million, row.output_price_per_million)
+        ]
         capabilities = ", ".join(sorted(word for word, does in row.capabilities.items() if does)) or "?"
-        rows.append(
-            (name, shown(row.context_window), shown(row.input_price_per_million), shown(row.output_price_per_million), capabilities)
-        )
+        rows.append((name, shown(row.context_window), *prices, capabilities))
     print_table(("MODEL", "CONTEXT", "IN", "OUT", "CAPABILITIES"), rows)
 
 

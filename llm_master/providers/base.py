@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from llm_master.clock import SYSTEM_CLOCK, Clock
 from llm_master.errors import ConfigurationError, InvalidRequestError
 from llm_master.rows import ProviderConfig
 from llm_master.transport.session import close_with_loop
@@ -51,6 +52,8 @@ class BaseLLMProvider(ABC):
     Attributes:
         config: The row, with ``api_key`` bound to the key in use and ``base_url`` as the settings have it.
         api_key: That key, or ``None`` where the row requires none.
+        key_source: Where the key stood: the name of its variable, or of an argument.
+        clock: Tells the time to what lasts: the engine's, or the system's.
         logger: ``llm_master.providers.<name>``.
     """
 
@@ -60,6 +63,9 @@ class BaseLLMProvider(ABC):
         self.logger = logging.getLogger(f"llm_master.providers.{self.config.name or type(self).__name__}")
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
         self._sync_client: Any = None
+
+    key_source: str = ""
+    clock: Clock = SYSTEM_CLOCK
 
     takes_urls: ClassVar[frozenset[str]] = frozenset()
     """Kinds of media whose URLs the wire format takes, beside those that the row says."""

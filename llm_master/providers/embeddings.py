@@ -21,10 +21,11 @@ class WireVector(msgspec.Struct):
 
     embedding: list[float] | str
     index: int | None = None
+    usage: WireUsage | None = None
 
 
 class WireUsage(msgspec.Struct):
-    """``usage``. Some count only the total, which is all input."""
+    """``usage``. Some count only the total, which is all input; some count each input beside its vector."""
 
     prompt_tokens: Any = None
     total_tokens: Any = None
@@ -74,6 +75,9 @@ def read_answer(body: bytes, *, status: int, request_id: str | None, model: str,
         raise unreadable(body, exc, status, request_id, model) from exc
     usage = answer.usage or WireUsage()
     counted = usage.prompt_tokens if isinstance(usage.prompt_tokens, int) else usage.total_tokens
+    if answer.usage is None:
+        each = [item.usage.prompt_tokens for item in data if item.usage is not None]
+        counted = sum(each) if len(each) == expected and all(isinstance(count, int) for count in each) else None
     return EmbeddingResponse(
         embeddings=vectors,
         model_name=answer.model if isinstance(answer.model, str) else model,

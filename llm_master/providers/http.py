@@ -83,7 +83,10 @@ class HTTPProvider(BaseLLMProvider):
         """Answer ``messages`` in one piece."""
         path, body = self.prepare(messages, model, options, stream=False)
         endpoint = await self.endpoint(path, options)
-        answer = await endpoint.post(encoded(body))
+        answer = await endpoint.post(sent := encoded(body))
+        if answer.status == 401 and (renewed := await self.renewed(endpoint, path, options)) is not None:
+            endpoint = renewed
+            answer = await endpoint.post(sent)
         if not 200 <= answer.status < 300:
             raise self.refused(answer, model, endpoint)
         return with_headers(self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model), answer)
@@ -92,9 +95,13 @@ class HTTPProvider(BaseLLMProvider):
         """Answer ``messages`` in pieces."""
         path, body = self.prepare(messages, model, options, stream=True)
         endpoint = await self.endpoint(path, options)
-        connection = await endpoint.open(encoded(body))
+        connection = await endpoint.open(sent := encoded(body))
         reader: StreamReader | None = None
         try:
+            if connection.status == 401 and (renewed := await self.renewed(endpoint, path, options)) is not None:
+                connection.close()
+                endpoint = renewed
+                connection = await endpoint.open(sent)
             if not 200 <= connection.status < 300:
                 raise self.refused(Answer(connection.status, connection.headers, await connection.read_all()), model, endpoint)
             reader = self.reader(model, connection.status, request_id(connection.headers))
@@ -184,6 +191,13 @@ class HTTPProvider(BaseLLMProvider):
 
     def next_models(self, page: Mapping[str, Any]) -> str | None:
         """What to add to the query for the page of the list that follows; ``None`` after the last."""
+        return None
+
+    async def renewed(self, endpoint: Endpoint, path: str, options: Mapping[str, Any]) -> Endpoint | None:
+        """Where a request goes once more that was refused with 401, because what it was sent with had ended; ``None``: nowhere.
+
+        A format whose tokens are short-lived throws its own away here, and fetches another.
+        """
         return None
 
     async def exchange(self, operation: str, path: str, body: Mapping[str, Any], model: str) -> Answer:

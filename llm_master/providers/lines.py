@@ -17,14 +17,14 @@ class LineParser:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Take the next bytes; return the lines that they complete."""
-        whole, newline, rest = piece.rpartition(b"\n")
-        if not newline:
-            self._rest.append(piece)
-            return []
-        if self._rest:
-            whole = b"".join(self._rest) + whole
-        self._rest = [rest] if rest else []
-        return [data for line in whole.split(b"\n") if (data := line.strip())]
+        lines = piece.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest = []
+        if rest:
+            self._rest.append(rest)
+        return [data for line in lines if (data := line.strip())]
 
     def end(self) -> list[bytes]:
         """Return a last line that the stream ended without closing."""

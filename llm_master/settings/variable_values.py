@@ -74,6 +74,17 @@ def word(*words: str) -> Callable[[str], str]:
     return read
 
 
+def place(operation: str) -> Callable[[str], dict[str, str]]:
+    """A reader of the whole URL of an operation, as a row's ``paths`` hold it."""
+
+    def read(text: str) -> dict[str, str]:
+        if not text.startswith(("https://", "http://")):
+            raise ValueError(f"{text!r} is no address: begin with https:// (or http://) and a host")
+        return {operation: text}
+
+    return read
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names with commas between them."""
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))

@@ -57,6 +57,13 @@ _SUFFIXES: dict[str, tuple[str, _Reader]] = {
     "max_retries": ("max_retries", values.whole(0)),
     "enabled": ("enabled", values.truth),
     "provider_name": ("display_name", str),
+    "scope": ("scope", str),
+    "folder_id": ("folder_id", str),
+    "auth_url": ("paths", values.place("oauth")),
+    "verify_ssl": ("verify_ssl", values.truth),
+    "verify_ssl_certs": ("verify_ssl", values.truth),
+    "ca_bundle": ("ca_bundle", str),
+    "ca_bundle_file": ("ca_bundle", str),
 }
 """What stands behind a provider's name -> field of its row, and how it is read."""
 
@@ -115,13 +122,14 @@ def _by_name(environment: Environment) -> dict[str, Sourced]:
 
 
 def _parted(name: str) -> Iterator[tuple[str, str]]:
-    """How a name may be a provider's and what is set of it: one word or two, the longest provider first."""
-    provider, _, last = name.rpartition("_")
-    if provider:
-        yield provider, last
-    provider, _, before = provider.rpartition("_")
-    if provider:
-        yield provider, f"{before}_{last}"
+    """How a name may be a provider's and what is set of it: one word to three, the longest provider first."""
+    provider, what = name, ""
+    for _ in range(3):
+        provider, _, word = provider.rpartition("_")
+        if not provider:
+            return
+        what = f"{word}_{what}" if what else word
+        yield provider, what
 
 
 class _Reading:

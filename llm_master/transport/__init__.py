@@ -98,6 +98,10 @@ class Endpoint:
         """Address and path, without what may hold a secret."""
         return str(self._url.with_query(None))
 
+    def header(self, name: str) -> str:
+        """What every request says under this name; empty where it says nothing. It may be a secret."""
+        return self._headers.get(name, "")
+
     def shown_url(self, secret: str | None) -> str:
         """The whole URL as it may be shown: a key in its query masked."""
         masked = {name: _mask(value, secret) if name.lower() not in _SECRET_QUERY else "…" for name, value in self._url.query.items()}

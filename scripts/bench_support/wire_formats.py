@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import starmap
+from itertools import accumulate, starmap
 from typing import Any
 
 from bench_support.wire import STREAM_HEAD, TEXT, WORDS, answer
@@ -33,7 +33,7 @@ class WireFormat:
     Attributes:
         label: Whose it is.
         provider_class: Who speaks it.
-        path: What stands in the path of its requests, in lower case.
+        path: What the path of its requests begins with, or, without a slash, what stands in it, in lower case.
         whole: The answer, of a text.
         stream: The body of a stream, of its pieces of text.
         streams: What stands in path or body of a request for a stream.
@@ -146,6 +146,25 @@ def _responses_stream(texts: list[str]) -> bytes:
     return _named_events({**content, "sequence_number": number} for number, content in enumerate(contents))
 
 
+_YANDEX_USAGE = {
+    "inputTextTokens": "87",
+    "completionTokens": "94",
+    "totalTokens": "181",
+    "completionTokensDetails": {"reasoningTokens": "0"},
+}
+
+
+def _yandex(text: str, status: str = "FINAL") -> dict[str, Any]:
+    alternative = {"message": {"role": "assistant", "text": text}, "status": f"ALTERNATIVE_STATUS_{status}"}
+    return {"result": {"alternatives": [alternative], "usage": _YANDEX_USAGE, "modelVersion": "23.10.2024"}}
+
+
+def _yandex_stream(texts: list[str]) -> bytes:
+    """Lines, of which each repeats all that was said before: a thousand pieces are megabytes."""
+    said = list(accumulate(texts))
+    return b"".join(_json(line) + b"\n" for line in (*(_yandex(text, "PARTIAL") for text in said), _yandex(said[-1])))
+
+
 _COHERE_USAGE = {"billed_units": {"input_tokens": 80, "output_tokens": 90}, "tokens": {"input_tokens": 87, "output_tokens": 94}}
 
 
@@ -226,12 +245,17 @@ FORMATS: dict[str, WireFormat] = {
     # The same, each request signed with a temporary access key.
     "signed": replace(_BEDROCK, label="Bedrock's signed", key=_SIGNED_KEY, row={"region": "us-east-1"}),
     "responses": WireFormat("Responses'", "llm_master.providers.responses:ResponsesProvider", b"/responses", _responses, _responses_stream),
+    "yandex": WireFormat(
+        "YandexGPT's", "llm_master.providers.yandex:YandexProvider", b"/completion", _yandex, _yandex_stream, row={"folder_id": "b1g"}
+    ),
 }
 
 
 def format_at(path: bytes) -> str | None:
     """The format whose requests go to a path in lower case; ``None`` for chat completions."""
-    return next((name for name, form in FORMATS.items() if form.path in path), None)
+    return next(
+        (name for name, form in FORMATS.items() if path.startswith(form.path) or (b"/" not in form.path and form.path in path)), None
+    )
 
 
 @cache

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from servers.format_bedrock import CONVERSE
 from servers.format_chat_kin import beside_the_text
 from servers.format_cohere import COHERE
 from servers.format_ollama import OLLAMA
+from servers.format_yandex import YANDEX
 from servers.formats import ANTHROPIC, CHAT, GEMINI, RESPONSES
 from servers.media import PNG, b64
 
@@ -171,6 +173,13 @@ def chat(body: Any) -> tuple[Any, list[str]]:
         extra = {key: answer[key] for key in ("citations", "search_results")}
         events = [f"data: {json.dumps({**json.loads(event[6:]), **extra})}\n\n" if event[6] == "{" else event for event in events]
     return answer, events
+
+
+def yandex(body: Any) -> tuple[Any, list[str]]:
+    """YandexGPT's completion: https://yandex.cloud/en/docs/ai-studio/text-generation/api-ref/TextGeneration/completion."""
+    want(re.fullmatch(r"gpt://[^/]+/[^/]+/[^/]+", body["modelUri"]), "Invalid model_uri")
+    want(all(message.keys() == {"role", "text"} for message in body["messages"]), "a message holds a text")
+    return YANDEX.answer(SENTENCE), YANDEX.stream(SENTENCE[:7], SENTENCE[7:])
 
 
 def responses(body: Any) -> tuple[Any, list[str]]:
@@ -329,6 +338,10 @@ async def answer(request: Any) -> Any:
     header = next((header for part, header in _KEY_HEADERS.items() if part in path), "authorization")
     if path not in _NO_KEY and header not in request.headers and "x-goog-api-key" not in request.headers:
         return web.json_response({"error": {"message": f"no key: {header} is missing"}}, status=401)
+    if path == "/api/v2/oauth":
+        want("rquid" in request.headers and (await request.post()).get("scope"), "RqUID and scope are required")
+        request.app["seen"].append({"method": request.method, "path": path, "body": {}})
+        return web.json_response({"access_token": "a-token", "expires_at": 4_102_444_800_000})
     form = await request.post() if request.content_type == "multipart/form-data" else None
     body = json.loads(await request.read() or b"{}") if form is None else {}
     seen = {"method": request.method, "path": path, "body": body if form is None else sorted(form)}
@@ -355,6 +368,9 @@ async def answer(request: Any) -> Any:
             content, events = chat(body) if path != "/speak" else chat(as_chat(body))
         elif path.startswith("/responses/") and request.method == "GET":
             content = RESPONSES.answer(SENTENCE)
+        elif path == "/completion":
+            content, events = yandex(body)
+            body["stream"] = body["completionOptions"]["stream"]
         elif path == "/responses":
             content, events = responses(body)
         elif path == "/messages":

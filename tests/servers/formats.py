@@ -82,6 +82,11 @@ class Format:
         tool_choices: Which choices of a tool can be said.
         usage_keys: Where the usage stands in an answer.
         stream_type: The media type of a stream.
+        parallel_calls: Whether one turn may hold several tool calls.
+        path: Where the API is, below the server's address.
+        text_beside_calls: Whether one turn may hold text and calls.
+        environment: Variables that the row needs beside its key and its address.
+        key_variable: The variable of the key, where it is not the row's first.
     """
 
     key_headers: ClassVar[dict[str, str]]
@@ -95,6 +100,11 @@ class Format:
     tool_choices: ClassVar[tuple[str, ...]] = ("auto", "required", "none", "function")
     usage_keys: ClassVar[tuple[str, ...]] = ("usage", "usageMetadata")
     stream_type: ClassVar[str] = "text/event-stream"
+    parallel_calls: ClassVar[bool] = True
+    text_beside_calls: ClassVar[bool] = True
+    environment: ClassVar[dict[str, str]] = {}
+    path: ClassVar[str] = "/v1"
+    key_variable: ClassVar[str | None] = None
 
     def chosen(self, body: Any) -> Any:
         """The choice of a tool in OpenAI's words, for a format that says it otherwise than the contract's test knows; else ``None``."""
@@ -103,6 +113,10 @@ class Format:
     def wire(self, *events: str) -> bytes:
         """The bytes of events."""
         return "".join(events).encode()
+
+    def without_usage(self, content: Any) -> Any:
+        """An answer less its usage."""
+        return {name: value for name, value in content.items() if name not in self.usage_keys}
 
     def answer(self, text: str = "", calls: Sequence[Call] = (), finish: str | None = None) -> Any:
         """A whole answer."""
@@ -640,15 +654,20 @@ def format_of(row: str) -> Format:
     from servers.format_bedrock import CONVERSE  # these stand on this module
     from servers.format_chat_kin import MISTRAL, THINKING
     from servers.format_cohere import COHERE
+    from servers.format_gigachat import GIGACHAT, GIGACHAT2
     from servers.format_ollama import OLLAMA
+    from servers.format_yandex import YANDEX
 
-    own = {
+    own: dict[str, Format] = {
         "azure": AZURE,
         "anthropic": ANTHROPIC,
         "gemini": GEMINI,
         "vertex": GEMINI,
         "bedrock": CONVERSE,
         "cohere": COHERE,
+        "gigachat": GIGACHAT,
+        "acme_gigachat2": GIGACHAT2,
+        "yandex": YANDEX,
         "ollama_chat": OLLAMA,
         "acme_responses": RESPONSES,
         "mistral": MISTRAL,
