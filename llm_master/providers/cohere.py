@@ -99,13 +99,13 @@ _decode = msgspec.json.Decoder(WireEmbed).decode
 class CohereProvider(HTTPProvider):
     """``command-*``, ``embed-*`` and ``rerank-*``. Options by OpenAI's names are translated; Cohere's own go through as they are."""
 
+    chat_path = CHAT
     models_path = "/v1/models?page_size=1000"  # the most that a page holds: https://docs.cohere.com/reference/list-models
     refused_schema_words = _SCHEMA_LIMITS
     schema_excludes = frozenset({"tools", "documents"})  # https://docs.cohere.com/reference/chat#request.body.response_format
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
-        self._chat: Endpoint | None = None
         self._root = _VERSION.sub("", (self.config.base_url or "").rstrip("/"))
 
     def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
@@ -115,14 +115,6 @@ class CohereProvider(HTTPProvider):
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request."""
         return CHAT, {"model": model, "messages": conversation(messages), "stream": stream, **options}
-
-    async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
-        """Where a path is. No option changes it, so the one that all calls take is kept at hand."""
-        if path != CHAT:
-            return self.new_endpoint(path, self.headers({}))
-        if self._chat is None:
-            self._chat = self.new_endpoint(path, self.headers({}))
-        return self._chat
 
     def next_models(self, page: Mapping[str, Any]) -> str | None:
         """The page that follows."""

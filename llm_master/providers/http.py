@@ -49,6 +49,9 @@ class HTTPProvider(BaseLLMProvider):
     models_path: ClassVar[str | None] = None
     """Where the list of models is, below ``base_url``; ``None`` where the API has none. A row may say another place."""
 
+    chat_path: ClassVar[str | None] = None
+    """Where all chat goes, by headers that no option changes: that endpoint is kept at hand. ``None`` where path or headers vary."""
+
     stream_parser: ClassVar[type[StreamParser]] = SSEParser
     """What cuts a stream into its pieces."""
 
@@ -62,6 +65,7 @@ class HTTPProvider(BaseLLMProvider):
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
         self._endpoints: dict[Any, Endpoint] = {}
+        self._chat: Endpoint | None = None
 
     @abstractmethod
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
@@ -141,6 +145,10 @@ class HTTPProvider(BaseLLMProvider):
 
     async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
         """Where a path is, with the headers of a request; made once for each."""
+        if path == self.chat_path:
+            if self._chat is None:
+                self._chat = self.new_endpoint(path, self.headers({}))
+            return self._chat
         own = self.headers(options)
         key = (path, *own.items())
         endpoint = self._endpoints.get(key)

@@ -125,6 +125,7 @@ class OllamaProvider(HTTPProvider):
     The server passes over what it does not know, so that such an option is refused here.
     """
 
+    chat_path = CHAT
     models_path = "/api/tags"  # those that are on the server: https://docs.ollama.com/api/tags
     stream_parser = LineParser
     endpoint_class = OwnServer
@@ -132,20 +133,11 @@ class OllamaProvider(HTTPProvider):
 
     def __init__(self, config: ProviderConfig | None = None) -> None:
         super().__init__(config)
-        self._chat: Endpoint | None = None
         self._root = _ENDING.sub("", (self.config.base_url or "").rstrip("/"))
 
     def new_endpoint(self, path: str, headers: Mapping[str, str], base_url: str | None = None) -> Endpoint:
         """An endpoint below the server's address."""
         return super().new_endpoint(path, headers, base_url or self._root)
-
-    async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
-        """Where a path is. No option changes it, so the one that all calls take is kept at hand."""
-        if path != CHAT:
-            return self.new_endpoint(path, self.headers({}))
-        if self._chat is None:
-            self._chat = self.new_endpoint(path, self.headers({}))
-        return self._chat
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request. The server streams unless it is told not to."""

@@ -19,7 +19,6 @@ from llm_master.providers.limits import limits_in
 from llm_master.providers.sdk import is_stock
 from llm_master.providers.think_tags import TaggedReader, split
 from llm_master.rows import ProviderConfig
-from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, RateLimitState, StreamPiece, Usage
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class UnifiedProvider(HTTPProvider):
         self._asks_for_usage = self.config.renames.get("stream_options", "stream_options") is not None
         self._takes_base64 = self.config.renames.get("encoding_format", "encoding_format") is not None
         self._returns, self._tag = self.config.returns, self.config.reasoning_tag
-        self._chat: Endpoint | None = None
 
     def prepare(self, messages: Sequence[Message], model: str, options: Mapping[str, Any], *, stream: bool) -> tuple[str, dict[str, Any]]:
         """Path and body of a request. Of a stream the usage is asked for, where the API has a word for it."""
@@ -62,12 +60,6 @@ class UnifiedProvider(HTTPProvider):
     def headers(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Headers of a request."""
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-
-    async def endpoint(self, path: str, options: Mapping[str, Any]) -> Endpoint:
-        """Where a path is. No option changes it, so the one that all calls take is kept at hand."""
-        if self._chat is None:
-            self._chat = self.new_endpoint("/chat/completions", self.headers({}))
-        return self._chat if path == "/chat/completions" else self.new_endpoint(path, self.headers({}))
 
     def read_answer(self, body: bytes, *, status: int, request_id: str | None, model: str) -> LLMResponse:
         """Make an answer of a 2xx body."""
