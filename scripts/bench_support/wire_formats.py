@@ -226,7 +226,7 @@ def _frame(name: str, payload: dict[str, Any]) -> bytes:
 
 _SIGNED_KEY = "aws-keys:AKIDEXAMPLE123456789:wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY:" + "IQoJb3JpZ2luX2Vj" * 40
 _BEDROCK = WireFormat(
-    "Bedrock's", "llm_master.providers.bedrock:BedrockProvider", b"/converse", _bedrock, _bedrock_stream, streams=b"/converse-stream"
+    "Bedrock's", "llm_master.providers.bedrock:BedrockProvider", b"converse", _bedrock, _bedrock_stream, streams=b"/converse-stream"
 )
 
 FORMATS: dict[str, WireFormat] = {
