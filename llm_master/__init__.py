@@ -67,7 +67,8 @@ _HOMES = {
         "ToolCallDelta",
         "Usage",
     ),
-    "llm_master.rows": ("ModelConfig", "ProviderConfig"),
+    "llm_master.model_rows": ("ModelConfig",),
+    "llm_master.rows": ("ProviderConfig",),
     "llm_master.model_registry": ("ModelRegistry",),
     # Both providers come by way of the table: one shows it as its PROVIDER_CONFIGS, the other is made of a row.
     "llm_master.provider_configs": ("LLMConfig", "OpenRouterProvider", "PROVIDER_CONFIGS", "UnifiedProvider"),
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from llm_master.media import Citation as Citation
     from llm_master.media import Image as Image
     from llm_master.model_registry import ModelRegistry as ModelRegistry
+    from llm_master.model_rows import ModelConfig as ModelConfig
     from llm_master.provider_configs import PROVIDER_CONFIGS as PROVIDER_CONFIGS
     from llm_master.provider_configs import LLMConfig as LLMConfig
     from llm_master.provider_configs import OpenRouterProvider as OpenRouterProvider
@@ -148,7 +150,6 @@ if TYPE_CHECKING:
     from llm_master.results import TokenCount as TokenCount
     from llm_master.rotating_client import RotatingClient as RotatingClient
     from llm_master.router import Router as Router
-    from llm_master.rows import ModelConfig as ModelConfig
     from llm_master.rows import ProviderConfig as ProviderConfig
     from llm_master.transport.fetch import download as download
     from llm_master.types import Attempt as Attempt

@@ -19,7 +19,8 @@ import msgspec
 
 from llm_master import plugins
 from llm_master.errors import ConfigurationError, PricingError
-from llm_master.rows import ModelConfig, canonical
+from llm_master.model_rows import ModelConfig
+from llm_master.rows import canonical
 
 
 class _Models(MutableMapping[str, ModelConfig]):

@@ -23,11 +23,12 @@ from llm_master.dispatch.status import KeyStatus
 from llm_master.dispatch.target import Target
 from llm_master.errors import ConfigurationError, MissingApiKeyError
 from llm_master.model_registry import ModelRegistry
+from llm_master.model_rows import ModelConfig
 from llm_master.providers.base import BaseLLMProvider, can_stream, load
 from llm_master.providers.interface import InterfaceForm, ProviderInterface
 from llm_master.providers.short import BaseProvider, ShortForm
 from llm_master.row_classes import provider_class
-from llm_master.rows import ModelConfig, ProviderConfig, base_variable, canonical, key_variables
+from llm_master.rows import ProviderConfig, base_variable, canonical, key_variables
 from llm_master.settings.declared import ModelSettings
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from llm_master.rows import ModelConfig, PriceTier
+from llm_master.model_rows import ModelConfig, PriceTier
 from llm_master.types import CostState, Usage
 
 _MILLION = Decimal(1_000_000)

@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 
 from llm_master.errors import ConfigurationError, PricingError
-from llm_master.rows import PRICES, ModelConfig, canonical
+from llm_master.model_rows import PRICES, ModelConfig
+from llm_master.rows import canonical
 
 OLD = timedelta(days=365)
 """After so long a price is worth reading again."""

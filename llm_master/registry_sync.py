@@ -20,8 +20,9 @@ import attrs
 from llm_master import pricing
 from llm_master.errors import ConfigurationError
 from llm_master.model_registry import ModelRegistry
+from llm_master.model_rows import PRICES, ModelConfig, PriceTier
 from llm_master.registry_check import read_json, row_faults
-from llm_master.rows import PRICES, ModelConfig, PriceTier, ProviderConfig, canonical
+from llm_master.rows import ProviderConfig, canonical
 
 MOST = 10
 """The factor beyond which a move is not believed."""

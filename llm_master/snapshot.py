@@ -15,9 +15,10 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
+from llm_master.model_rows import ModelConfig
 from llm_master.row_checks import base_url_faults
 from llm_master.row_classes import at_host, class_if_any, placed, speaks_http, with_class
-from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical, key_attr
+from llm_master.rows import RATES, ProviderConfig, canonical, key_attr
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
 from llm_master.settings.environment import Environment

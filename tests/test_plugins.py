@@ -205,7 +205,7 @@ def test_wrong_models_are_left_out_one_by_one(site: Site) -> None:
     models = _Models()
     assert "acme/good" in models and "acme/bad" not in models and "acme/odd" not in models
     assert models["openai/gpt-4.1"].input_price_per_million == 2
-    for part in ("'acme/bad'", "input_price_per_million is Decimal('-1')", "'openai/gpt-4.1' is registered already", "'acme/odd'"):
+    for part in ("'acme/bad'", "input_price_per_million is -1", "'openai/gpt-4.1' is registered already", "'acme/odd'"):
         assert part in problem()
 
 

@@ -20,7 +20,7 @@ from llm_master import (
     UnifiedProvider,
 )
 from llm_master.provider_table import ProviderTable
-from llm_master.rows import PriceTier
+from llm_master.model_rows import PriceTier
 
 KEY = "sk-acme-0123456789abcdef"
 

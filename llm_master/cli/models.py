@@ -13,7 +13,7 @@ from llm_master.cli.trying import test_model
 
 if TYPE_CHECKING:
     from llm_master.dispatch.target import Target
-    from llm_master.rows import ModelConfig, PriceTier
+    from llm_master.model_rows import ModelConfig, PriceTier
 
 
 @click.group()

@@ -12,8 +12,9 @@ import click
 from llm_master.cli.common import errors_told, print_json, print_table
 
 if TYPE_CHECKING:
+    from llm_master.model_rows import ModelConfig
     from llm_master.registry_sync import Change, Difference, Listed
-    from llm_master.rows import ModelConfig, ProviderConfig
+    from llm_master.rows import ProviderConfig
 
 
 @click.group()

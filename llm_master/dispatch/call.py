@@ -25,7 +25,7 @@ from llm_master.dispatch.target import Target
 from llm_master.dispatch.time_limit import TimeLimit, TimeLimitPassed
 from llm_master.dispatch.told import log_attempt, no_capacity, out_of_time, shows_a_key, translated
 from llm_master.errors import InvalidOutputError, LLMError, RateLimitError
-from llm_master.rows import ModelConfig
+from llm_master.model_rows import ModelConfig
 from llm_master.types import Attempt, CostState, LLMResponse, Message, RateLimitState, Receipt, StreamPiece
 
 if TYPE_CHECKING:

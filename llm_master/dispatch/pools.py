@@ -13,7 +13,8 @@ from llm_master.dispatch.line import Line, Ring, Slot
 from llm_master.dispatch.pool import Pool
 from llm_master.dispatch.sharing import Keeper, Names, fingerprint
 from llm_master.dispatch.status import KeyStatus, statuses
-from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical
+from llm_master.model_rows import ModelConfig
+from llm_master.rows import RATES, ProviderConfig, canonical
 
 _RATES: dict[str, tuple[float, int, str]] = {
     "rps": (1.0, REQUESTS, "requests per second"),

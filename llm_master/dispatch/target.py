@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from llm_master.dispatch.line import Line
 from llm_master.dispatch.resolve import Route
 from llm_master.dispatch.retry import budget_of
+from llm_master.model_rows import ModelConfig
 from llm_master.pricing import PriceList
-from llm_master.rows import ModelConfig, ProviderConfig
+from llm_master.rows import ProviderConfig
 from llm_master.settings.declared import ModelSettings
 
 

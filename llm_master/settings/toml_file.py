@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from llm_master.rows import RATES, ModelConfig, ProviderConfig, canonical
+from llm_master.model_rows import ModelConfig
+from llm_master.rows import RATES, ProviderConfig, canonical
 from llm_master.settings.declared import Declared, Sourced
 from llm_master.settings.document import (
     COUNT,
