@@ -340,6 +340,18 @@ def test_a_yaml_is_shown_line_by_line(tmp_path: Path) -> None:
     assert ["model openai/gpt-4.1", "options", "{'temperature': 0}", "c.yaml:2"] in rows
 
 
+def test_check_and_add_as_json(tmp_path: Path, user: Path) -> None:
+    told = json.loads(run("config", "check", "--json").stdout)
+    assert told["faults"] == told["warnings"] == [] and 0 < told["ready"] < told["providers"]
+    added = run(
+        "providers", "add", "--name", "acme", "--base-url", "https://a.ai/v1", "--key-env", "ACME", "--default-model", "m", "--json"
+    )
+    assert json.loads(added.stdout) == {"provider": "acme", "written": [str(user)], "key_env": "ACME"}
+    done = run("config", "check", "--json")
+    (fault,) = json.loads(done.stdout)["faults"]
+    assert done.exit_code == 3 and "ACME" in fault
+
+
 def test_check_tells_all_faults_with_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "llm_master.toml").write_text('[[providers]]\nname = "acme"\nbase_ur = "x"\n[limits.gorq]\nrpm = 3\n')
     monkeypatch.setenv("ROTATION_MODE_GROQ", "balance")

@@ -136,6 +136,15 @@ def test_wrong_settings_are_told_and_the_rest_is_examined(server: ScriptedServer
     assert "llm-master config check" in done.stdout
 
 
+def test_a_preferred_provider_that_there_is_not(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFERRED_PROVIDER", "opnai")
+    served(monkeypatch, server)
+    server.answer_json(MODELS, times=None)
+    found = report()
+    assert any("opnai" in fault for fault in found["faults"]) and not found["well"]
+    assert found["providers"]["openai"]["models"] == 12
+
+
 def test_thirty_providers_of_which_ten_are_dead(server: ScriptedServer, second: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.answer_json(MODELS, times=None)
     second.answer(delay=FOREVER, times=None)

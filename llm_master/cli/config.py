@@ -47,13 +47,12 @@ def show(*, origin: bool, every: bool, as_json: bool) -> None:
 
 
 @config.command()
-def check() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check(*, as_json: bool) -> None:
     """Say everything that is wrong with variables and files, each with its place. Exit code 3 if anything is."""
-    from llm_master.engine import Engine
-    from llm_master.errors import ConfigurationError, LLMError, MissingApiKeyError, UnknownModelError
+    from llm_master.errors import LLMError
     from llm_master.provider_configs import PROVIDER_CONFIGS, LLMConfig
     from llm_master.providers.unified import UnifiedProvider
-    from llm_master.rows import key_variables
     from llm_master.snapshot import take
 
     try:
@@ -61,7 +60,26 @@ def check() -> None:
         snapshot = take(PROVIDER_CONFIGS.values(), settings.files, {}, (), settings.environment, UnifiedProvider)
     except LLMError as exc:
         fail(exc)
-    _warn(snapshot)
+    faults = faults_of(snapshot)
+    ready = sum(snapshot.usable(name) for name in snapshot.rows)
+    if as_json:
+        print_json({"faults": faults, "warnings": snapshot.warnings, "ready": ready, "providers": len(snapshot.rows)})
+    else:
+        _warn(snapshot)
+        for fault in faults:
+            click.echo(fault, err=True)
+        if not faults:
+            click.echo(f"All is well: {ready} of {len(snapshot.rows)} providers can be asked.")
+    if faults:
+        sys.exit(3)
+
+
+def faults_of(snapshot: Snapshot) -> list[str]:
+    """Everything that is wrong with settings, each with its place: also what only a query would meet."""
+    from llm_master.engine import Engine
+    from llm_master.errors import ConfigurationError, MissingApiKeyError, UnknownModelError
+    from llm_master.rows import key_variables
+
     faults = list(snapshot.faults)
     for name, row in snapshot.rows.items():
         origin = snapshot.origins.get((name, "api_key_env"))
@@ -70,21 +88,15 @@ def check() -> None:
     try:
         engine = Engine(snapshot)
     except ConfigurationError as exc:
-        faults.append(f"{snapshot.origins.get(('', 'preferred_provider'), 'settings')}: {exc}")
-    else:
-        for name, alias in snapshot.aliases.items():
-            try:
-                engine.target(name)
-            except MissingApiKeyError:
-                pass  # it leads somewhere, and a key is no concern of a file's
-            except (ConfigurationError, UnknownModelError) as exc:
-                faults.append(f"{alias.origin}: alias {name!r}: {exc}")
-    for fault in faults:
-        click.echo(fault, err=True)
-    if faults:
-        sys.exit(3)
-    ready = sum(snapshot.usable(name) for name in snapshot.rows)
-    click.echo(f"All is well: {ready} of {len(snapshot.rows)} providers can be asked.")
+        return [*faults, f"{snapshot.origins.get(('', 'preferred_provider'), 'settings')}: {exc}"]
+    for name, alias in snapshot.aliases.items():
+        try:
+            engine.target(name)
+        except MissingApiKeyError:
+            pass  # it leads somewhere, and a key is no concern of a file's
+        except (ConfigurationError, UnknownModelError) as exc:
+            faults.append(f"{alias.origin}: alias {name!r}: {exc}")
+    return faults
 
 
 @config.command()

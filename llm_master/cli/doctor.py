@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from llm_master.cli.common import fail, print_json
+from llm_master.cli.config import faults_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,7 +85,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "files": list(dict.fromkeys(origin.rpartition(":")[0] for origin in snapshot.origins.values() if ":" in origin)),
-        "faults": list(snapshot.faults),
+        "faults": faults_of(snapshot),
         "warnings": list(snapshot.warnings),
         "plugins": [told(plugin) for plugin in problems()],  # the table's have been loaded by now
         "misspelt": misspelt(settings.environment, _read(snapshot)),
@@ -94,7 +95,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     found["next"] = _next(found, snapshot)
     answering = any(one["state"] in _ANSWERS for one in found["providers"].values())
     refused = any(key["key"] and key["state"] == "invalid" for one in found["providers"].values() for key in one["keys"])
-    found["well"] = answering and not refused and not snapshot.faults and not found["misspelt"]
+    found["well"] = answering and not refused and not found["faults"] and not found["misspelt"]
     return found
 
 
@@ -117,11 +118,14 @@ async def _ask(snapshot: Snapshot, names: list[str], timeout: float) -> tuple[di
     """How they stand, and the models of those on this machine. Everybody is asked at once."""
     import asyncio
 
+    import attrs
+
     from llm_master.discovery import list_models
     from llm_master.engine import Engine
     from llm_master.health import check_health
 
-    engine = Engine(snapshot)
+    # Whom settings prefer is no matter here, and may be wrong.
+    engine = Engine(attrs.evolve(snapshot, options=attrs.evolve(snapshot.options, preferred_provider=None)))
     local = [name for name in names if is_local(snapshot.rows[name])]
     checks = asyncio.gather(*(check_health(engine, name, paid=False, timeout=timeout) for name in names))
     lists = asyncio.gather(*(list_models(engine, name, refresh=True, timeout=timeout) for name in local))

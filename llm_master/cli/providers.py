@@ -70,7 +70,8 @@ def _key(snapshot: Snapshot, name: str) -> str:
     help="Model to ask where none is named.",
 )
 @click.option("--key-env", help="Variable that holds the key, instead of keeping the key in a file.")
-def add(name: str, base_url: str, default_model: str, key_env: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def add(name: str, base_url: str, default_model: str, key_env: str | None, *, as_json: bool) -> None:
     """Add a provider to your settings. The key is asked for and not shown; it goes into a file that only you can read."""
     from llm_master.cli.adding import add_provider
     from llm_master.errors import LLMError
@@ -82,6 +83,9 @@ def add(name: str, base_url: str, default_model: str, key_env: str | None) -> No
         written = add_provider(name, base_url, default_model.strip() or None, key_env, key or None)
     except LLMError as exc:
         fail(exc)
+    if as_json:
+        print_json({"provider": name, "written": [str(path) for path in written], "key_env": key_env})
+        return
     for path in written:
         click.echo(f"Written to {path}")
     if key_env is not None:
