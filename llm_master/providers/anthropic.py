@@ -13,6 +13,7 @@ from llm_master.providers.base import Translation
 from llm_master.providers.failures import clock_of, request_id, timestamp
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
 from llm_master.providers.limits import whole
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
 from llm_master.types import LLMResponse, Message, RateLimitState
 
@@ -20,18 +21,7 @@ API_VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = (((4, 5), 64_000), ((4, 0), 32_000), ((0, 0), 4096))
 """For a model of which nobody has registered how much it may write: what every Claude from that version on may."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "store": (False,),
-    "parallel_tool_calls": (True,),
-    "response_format": ({"type": "text"},),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(parallel_tool_calls=(True,))
 
 _OPENAI_ONLY = frozenset(
     "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n prediction presence_penalty prompt_cache_key "
@@ -102,7 +92,7 @@ class AnthropicProvider(HTTPProvider):
         out = result.options
         choice: dict[str, Any] | None = None
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in ("max_tokens", "max_completion_tokens"):
                 out["max_tokens"] = value

@@ -266,10 +266,6 @@ class MessageReader(StreamReader):
         """Usage, if it has come. Its output is counted only at the end."""
         return read_usage(self._usage) if self._usage.input_tokens is not None else None
 
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
-
     def end(self) -> StreamEnd:
         """The last event.
 

@@ -22,23 +22,12 @@ from llm_master.providers.bedrock_frames import FrameParser
 from llm_master.providers.bedrock_messages import cache_point, conversation, has_tools
 from llm_master.providers.failures import BAD_JSON, request_id
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.responses import ResponsesProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.types import LLMResponse, Message
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "store": (False,),
-    "parallel_tool_calls": (True,),
-    "response_format": ({"type": "text"},),
-    "service_tier": ("auto",),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(parallel_tool_calls=(True,), service_tier=("auto",))
 
 _OPENAI_ONLY = frozenset(
     "audio frequency_penalty function_call functions logit_bias logprobs modalities moderation n parallel_tool_calls prediction "
@@ -88,7 +77,7 @@ class BedrockProvider(OnBedrock):
         result = Translation()
         out = result.options
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in _INFERENCE:
                 _join(out, "inferenceConfig", {_INFERENCE[name]: value})

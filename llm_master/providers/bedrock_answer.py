@@ -208,7 +208,6 @@ class ConverseReader(StreamReader):
         self._calls: dict[int, tuple[int, dict[str, Any], list[str]]] = {}
         self._thoughts: defaultdict[int, dict[str, Any]] = defaultdict(dict)
         self._notes: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
-        self._usage: Usage | None = None
         self._stop_reason: str | None = None
 
     def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
@@ -255,7 +254,7 @@ class ConverseReader(StreamReader):
         elif name == "messageStop":
             self._stop_reason = event.stop_reason
         elif name == "metadata":
-            self._usage = read_usage(event.usage)
+            self.usage = read_usage(event.usage)
             if event.service_tier is not None:
                 self.wire.service_tier = event.service_tier.type
             self.done = True
@@ -297,14 +296,6 @@ class ConverseReader(StreamReader):
             blocks[index] = {"reasoningContent": {"redactedContent": redacted} if redacted else {"reasoningText": {"text": "", **thought}}}
         return [blocks[index] for index in sorted(blocks)]
 
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come, which it does at the very end."""
-        return self._usage
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
-
     def end(self) -> StreamEnd:
         """The last event.
 
@@ -317,7 +308,7 @@ class ConverseReader(StreamReader):
         _fill(assembled, self._blocks())
         return StreamEnd(
             finish_reason=FINISH_REASONS.get(self._stop_reason, self._stop_reason),
-            usage=self._usage,
+            usage=self.usage,
             citations=assembled.citations,
             native=assembled.native,
             wire=self.wire,

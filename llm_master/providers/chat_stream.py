@@ -15,7 +15,7 @@ from llm_master.providers import chat_format as fmt
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
-from llm_master.types import AudioDelta, LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
+from llm_master.types import AudioDelta, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
 
 
 class ChunkReader(StreamReader):
@@ -36,7 +36,6 @@ class ChunkReader(StreamReader):
         self._others_worked = False
         self._stepped = False
         self._finish_reason: str | None = None
-        self._usage: Usage | None = None
         self._citations: list[Citation] = []
         self._images: list[Image] = []
         self._samples: list[bytes] = []
@@ -86,15 +85,6 @@ class ChunkReader(StreamReader):
         self.began = self.began or bool(events)
         return events
 
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come."""
-        return self._usage
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        status, named = self.wire.status or 200, self.wire.request_id
-        return fmt.read_answer(body, status=status, request_id=named, model=self.model, returns=self._returns)
-
     def _rest(self, chunk: fmt.Chunk, data: bytes) -> Iterator[str | StreamEvent]:
         if chunk.error or (isinstance(data, NamedEvent) and data.name == "error"):
             raise self.error(msgspec.json.decode(data))
@@ -105,7 +95,7 @@ class ChunkReader(StreamReader):
         choice = fmt.first_choice(chunk.choices or ())
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None) or (choice.usage if choice is not None else None)
         if usage is not None:
-            self._usage = fmt.read_usage(usage)
+            self.usage = fmt.read_usage(usage)
         if found := chunk.search_results or chunk.citations or chunk.web_search:
             self._citations = fmt.read_citations(None, found)
         if chunk.images:
@@ -212,11 +202,11 @@ class ChunkReader(StreamReader):
             self._citations = self._citations or self._executed.citations()
             self._images = self._images or self._executed.images()
         if self._others_worked:
-            self._usage = self._usage or Usage()
-            self._usage.others_worked = True
+            self.usage = self.usage or Usage()
+            self.usage.others_worked = True
         return StreamEnd(
             finish_reason=self._finish_reason,
-            usage=self._usage,
+            usage=self.usage,
             model_name=self.served,
             citations=self._citations,
             images=self._images,

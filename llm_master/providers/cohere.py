@@ -15,6 +15,7 @@ from llm_master.providers.cohere_messages import conversation
 from llm_master.providers.failures import request_id
 from llm_master.providers.http import HTTPProvider, StreamReader, decoded, with_headers
 from llm_master.providers.limits import limits_in
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
 from llm_master.results import EmbeddingResponse
 from llm_master.types import LLMResponse, Message, RateLimitState, Usage, WireAnswer
@@ -31,17 +32,7 @@ INPUT_TYPE = "search_document"
 
 _RENAMED = {"max_completion_tokens": "max_tokens", "top_p": "p", "top_k": "k", "stop": "stop_sequences"}
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "parallel_tool_calls": (True,),
-    "response_format": ({"type": "text"},),
-    "store": (False,),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "tool_choice": ("auto",),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral("frequency_penalty", "presence_penalty", parallel_tool_calls=(True,), tool_choice=("auto",))
 
 _WITHOUT_A_WORD = frozenset(
     "audio function_call functions logit_bias metadata modalities moderation n parallel_tool_calls prediction prompt_cache_key "
@@ -138,7 +129,7 @@ class CohereProvider(HTTPProvider):
         result = Translation()
         out = result.options
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in _RENAMED:
                 out[_RENAMED[name]] = [value] if name == "stop" and isinstance(value, str) else value

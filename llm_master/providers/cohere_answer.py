@@ -250,7 +250,6 @@ class EventReader(StreamReader):
         self._citations: list[dict[str, Any]] = []
         self._slots: dict[Any, int] = {}
         self._calls = 0
-        self._usage: Usage | None = None
         self._finish_reason: str | None = None
 
     def events_of(self, data: bytes) -> Iterator[str | StreamEvent]:
@@ -280,7 +279,7 @@ class EventReader(StreamReader):
             self.done = True
             if delta is not None:
                 self._finish_reason = FINISH_REASONS.get(delta.finish_reason, delta.finish_reason)
-                self._usage = read_usage(delta.usage) if delta.usage is not None else None
+                self.usage = read_usage(delta.usage) if delta.usage is not None else None
         elif event.type is None and isinstance(event.message, str):
             raise self.error(msgspec.json.decode(data))
 
@@ -302,14 +301,6 @@ class EventReader(StreamReader):
             elif arguments:
                 yield ToolCallDelta(self._slots.get(event.index, max(0, self._calls - 1)), arguments=arguments)
 
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come."""
-        return self._usage
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
-
     def end(self) -> StreamEnd:
         """The last event.
 
@@ -323,7 +314,7 @@ class EventReader(StreamReader):
         _fill(assembled, blocks, "".join(self._plan), self._citations)
         return StreamEnd(
             finish_reason=self._finish_reason,
-            usage=self._usage,
+            usage=self.usage,
             citations=assembled.citations,
             native=assembled.native,
             wire=self.wire,

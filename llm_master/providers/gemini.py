@@ -16,6 +16,7 @@ from llm_master.providers.base import Translation, extract_prompt
 from llm_master.providers.failures import request_id
 from llm_master.providers.gemini_messages import conversation
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
 from llm_master.results import EmbeddingResponse, ListedModel
 from llm_master.types import LLMResponse, Message, WireAnswer
@@ -38,13 +39,10 @@ _GENERATION = {
 _TOP = frozenset("safetySettings cachedContent toolConfig labels modelArmorConfig systemInstruction serviceTier".split())
 """The API's own fields of a request."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "store": (False,),
-    "logit_bias": ({},),
-    "parallel_tool_calls": (True,),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(
+    *("n", "frequency_penalty", "presence_penalty", "logprobs", "response_format"),  # which it has words for
+    parallel_tool_calls=(True,),
+)
 
 _REFUSED = frozenset(
     "audio function_call functions logit_bias moderation parallel_tool_calls prediction prompt_cache_key prompt_cache_retention "
@@ -109,7 +107,7 @@ class GeminiProvider(HTTPProvider):
         out = result.options
         config: dict[str, Any] = {}
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in _GENERATION:
                 config[_GENERATION[name]] = value

@@ -249,10 +249,6 @@ class CandidateReader(StreamReader):
         """Usage, if it has come."""
         return read_usage(self._usage) if self._usage is not None else None
 
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
-
     def end(self) -> StreamEnd:
         """The last event.
 

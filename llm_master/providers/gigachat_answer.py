@@ -244,7 +244,6 @@ class CompletionReader(StreamReader):
         self._hide = hide
         self._said = _Said()
         self._finish_reason: str | None = None
-        self._usage: Usage | None = None
 
     def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
         """As the base's, with a short way for the chunks that hold one piece of text and nothing else: nearly all."""
@@ -293,20 +292,12 @@ class CompletionReader(StreamReader):
         if chunk.model.__class__ is str and chunk.model:
             self.served = chunk.model
         if chunk.usage is not None:
-            self._usage = read_usage(chunk.usage)
+            self.usage = read_usage(chunk.usage)
         if (reason := _finish(chunk)) is not None:
             self._finish_reason = reason
         self._said.state = _state(chunk) or self._said.state
         for message in messages:
             yield from self._said.events(message)
-
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come."""
-        return self._usage
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
 
     def end(self) -> StreamEnd:
         """The last event. A stream that ended without saying so was cut off. The second version sends no ``[DONE]``.
@@ -318,7 +309,7 @@ class CompletionReader(StreamReader):
             raise self.broken("the stream ended without [DONE] and without a finish reason")
         return StreamEnd(
             finish_reason=self._finish_reason,
-            usage=self._usage,
+            usage=self.usage,
             model_name=self.served,
             citations=self._said.citations,
             native=self._said.native(),

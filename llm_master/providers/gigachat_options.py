@@ -11,19 +11,9 @@ from typing import Any
 
 from llm_master.errors import InvalidRequestError
 from llm_master.providers.base import Translation
+from llm_master.providers.neutral import is_neutral, neutral
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "store": (False,),
-    "parallel_tool_calls": (False,),
-    "response_format": ({"type": "text"},),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(parallel_tool_calls=(False,))
 
 _WITHOUT_WORD = frozenset(
     "audio frequency_penalty logit_bias logprobs metadata modalities moderation n parallel_tool_calls prediction presence_penalty "
@@ -50,7 +40,7 @@ def translated(options: Mapping[str, Any], *, second: bool) -> Translation:
     result = Translation()
     found: dict[str, Any] = {}
     for name, value in options.items():
-        if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+        if is_neutral(name, value, _NEUTRAL):
             result.dropped.append(name)
         elif name in ("max_tokens", "max_completion_tokens"):
             found["max_tokens"] = value

@@ -111,7 +111,9 @@ class HTTPProvider(BaseLLMProvider):
             reader = self.reader(model, connection.status, request_id(connection.headers))
             reader.wire.headers, reader.wire.sent_at = connection.headers, connection.sent_at
             if connection.headers.get("Content-Type", "").lower().startswith(self.whole_types):
-                yield as_events(reader.whole(await connection.read_all()))
+                whole = Answer(connection.status, connection.headers, await connection.read_all(), connection.sent_at)
+                answer = self.read_answer(whole.body, status=whole.status, request_id=request_id(whole.headers), model=model)
+                yield as_events(with_headers(answer, whole))
                 return
             parser = self.stream_parser()
             while not reader.done:
@@ -250,6 +252,7 @@ class StreamReader:
         began: Something has been handed out.
         done: The stream has said that it is over.
         failure: What broke it, once the events before it have been handed out.
+        usage: What it cost, once it has come; a format that learns it by and by says it by ``usage_so_far``.
         served: The model that answers, once known.
     """
 
@@ -260,6 +263,7 @@ class StreamReader:
         self.began = False
         self.done = False
         self.failure: Exception | None = None
+        self.usage: Usage | None = None
 
     def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
         """Events of the data that arrived together.
@@ -293,14 +297,10 @@ class StreamReader:
 
     def usage_so_far(self) -> Usage | None:
         """Usage, if it has come."""
-        return None
+        return self.usage
 
     def events_of(self, data: bytes) -> Iterable[str | StreamEvent]:
         """Events of one piece. Raises ``ProviderError`` or ``msgspec.DecodeError``."""
-        raise NotImplementedError
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
         raise NotImplementedError
 
     def end(self) -> StreamEnd:

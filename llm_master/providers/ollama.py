@@ -17,6 +17,7 @@ from llm_master.providers.base import Translation
 from llm_master.providers.failures import error_of, read_failure, request_id
 from llm_master.providers.http import HTTPProvider, StreamReader, decoded, with_headers
 from llm_master.providers.lines import LineParser
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.ollama_messages import FORMAT, conversation
 from llm_master.transport import Answer, Endpoint, Stream
 from llm_master.types import LLMResponse, Message, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -36,16 +37,7 @@ _OPTIONS = frozenset(
 _OWN = frozenset("format keep_alive logprobs shift think tools top_logprobs truncate".split())
 """What else a request has."""
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "logit_bias": ({},),
-    "parallel_tool_calls": (True,),
-    "response_format": ({"type": "text"},),
-    "store": (False,),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "tool_choice": ("auto",),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral("frequency_penalty", "presence_penalty", "logprobs", parallel_tool_calls=(True,), tool_choice=("auto",))
 
 _EFFORTS = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max"}
 """``think`` for ``reasoning_effort``: https://docs.ollama.com/capabilities/thinking"""
@@ -157,7 +149,7 @@ class OllamaProvider(HTTPProvider):
         out = result.options
         inner: dict[str, Any] = {}
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in ("max_tokens", "max_completion_tokens"):
                 inner["num_predict"] = value
@@ -299,10 +291,6 @@ class LineReader(StreamReader):
     def usage_so_far(self) -> Usage | None:
         """Usage, if it has come."""
         return _usage(self._end) if self._end is not None else None
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        return read_answer(body, status=self.wire.status or 200, request_id=self.wire.request_id, model=self.model)
 
     def end(self) -> StreamEnd:
         """The last event.

@@ -14,23 +14,18 @@ from llm_master.providers.base import Translation
 from llm_master.providers.failures import BAD_JSON, request_id
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
 from llm_master.providers.limits import limits_in
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.responses_messages import conversation
 from llm_master.providers.responses_stream import ResponseReader
 from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, Plan, RateLimitState
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "modalities": (["text"], ("text",)),
-    "stop": ([], ()),
-    "response_format": ({"type": "text"},),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}, {}),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(
+    "store",  # which it has a word for
+    modalities=(["text"], ("text",)),
+    stop=([], ()),
+    stream_options=({"include_usage": True}, {"include_usage": False}, {}),
+)
 
 _CHAT_ONLY = frozenset(
     "audio frequency_penalty function_call functions logit_bias modalities n prediction presence_penalty seed stop".split()
@@ -132,7 +127,7 @@ class ResponsesProvider(HTTPProvider):
         out = result.options
         include: list[Any] = []
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in ("max_tokens", "max_completion_tokens"):
                 out["max_output_tokens"] = value

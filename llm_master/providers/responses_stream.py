@@ -55,7 +55,6 @@ class ResponseReader(StreamReader):
     ) -> None:
         super().__init__(model, status, request_id)
         self._call_types, self._by = call_types, by
-        self._usage: Usage | None = None
         self._length = 0
         self._begin = 0
         self._refused = False
@@ -154,13 +153,13 @@ class ResponseReader(StreamReader):
         if kind not in _ENDS:
             return
         if wire.usage is not None:
-            self._usage = answer.read_usage(wire.usage)
+            self.usage = answer.read_usage(wire.usage)
         wire.status = wire.status or kind.removeprefix("response.")
         if wire.error or wire.status in ("failed", "cancelled"):
             raise answer.failed(wire.status, {"error": wire.error}, self.model, self.wire.status, self.wire.request_id)
         self.wire.body = body
         items = wire.output or [item for item in self._items.values() if item is not None]
-        whole = LLMResponse("", self.model, self._usage or Usage())
+        whole = LLMResponse("", self.model, self.usage or Usage())
         answer.fill(whole, items, self._call_types, self._by)
         if self._thought is None and whole.reasoning:
             yield ReasoningDelta(whole.reasoning)
@@ -179,15 +178,6 @@ class ResponseReader(StreamReader):
             wire=self.wire,
         )
         self.done = True
-
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come."""
-        return self._usage
-
-    def whole(self, body: bytes) -> LLMResponse:
-        """An answer that came in one piece."""
-        status, named = self.wire.status or 200, self.wire.request_id
-        return answer.read_answer(body, status=status, request_id=named, model=self.model, call_types=self._call_types, by=self._by)
 
     def end(self) -> StreamEnd:
         """The last event.

@@ -20,6 +20,7 @@ from llm_master.providers.base import Translation
 from llm_master.providers.failures import BAD_JSON, request_id
 from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
 from llm_master.providers.lines import LineParser
+from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.yandex_messages import conversation
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import LLMResponse, Message, Usage, WireAnswer
@@ -27,18 +28,7 @@ from llm_master.types import LLMResponse, Message, Usage, WireAnswer
 if TYPE_CHECKING:
     from llm_master.results import EmbeddingResponse
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "top_p": (1, 1.0),
-    "frequency_penalty": (0, 0.0),
-    "presence_penalty": (0, 0.0),
-    "logprobs": (False,),
-    "logit_bias": ({},),
-    "stream_options": ({"include_usage": True}, {"include_usage": False}),
-    "store": (False,),
-    "response_format": ({"type": "text"},),
-}
-"""Values that ask for what happens anyway: left out without changing the meaning."""
+_NEUTRAL = neutral(top_p=(1, 1.0))
 
 _WITHOUT_WORD = frozenset(
     "audio frequency_penalty function_call functions logit_bias logprobs metadata modalities moderation n prediction presence_penalty "
@@ -114,7 +104,7 @@ class YandexProvider(HTTPProvider):
         out = result.options
         inner: dict[str, Any] = {}
         for name, value in options.items():
-            if name in _NEUTRAL and any(value == neutral for neutral in _NEUTRAL[name]):
+            if is_neutral(name, value, _NEUTRAL):
                 result.dropped.append(name)
             elif name in ("max_tokens", "max_completion_tokens"):
                 inner["maxTokens"] = value
