@@ -224,13 +224,8 @@ class ConverseReader(StreamReader):
                         events.append(text)
                     continue
                 events.extend(self._rest(frame.name, event))
-            except ProviderError as exc:
-                exc.status = exc.status or self.wire.status
-                exc.request_id = exc.request_id or self.wire.request_id
-                self.failure = exc
-                break
-            except BAD_JSON as exc:
-                self.failure = self.broken(f"the stream holds what cannot be read ({exc}): {frame[:120]!r}")
+            except (ProviderError, *BAD_JSON) as exc:
+                self.fail(exc, frame)
                 break
         self.began = self.began or bool(events)
         return events

@@ -76,11 +76,8 @@ class ChunkReader(StreamReader):
                         events.append(text)
                         continue
                 events.extend(self._rest(chunk, data))
-            except ProviderError as exc:
-                self.failure = exc
-                break
-            except BAD_JSON as exc:
-                self.failure = self.broken(f"the stream holds what is no chunk ({exc}): {data[:120]!r}")
+            except (ProviderError, *BAD_JSON) as exc:
+                self.fail(exc, data)
                 break
         self.began = self.began or bool(events)
         return events

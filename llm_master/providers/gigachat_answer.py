@@ -274,15 +274,17 @@ class CompletionReader(StreamReader):
                     events.append(text)
                     continue
                 events.extend(self._rest(chunk, data))
-            except ProviderError as exc:
-                self._hide(exc)
-                self.failure = exc
-                break
-            except BAD_JSON as exc:
-                self.failure = self.broken(f"the stream holds what is no chunk ({exc}): {data[:120]!r}")
+            except (ProviderError, *BAD_JSON) as exc:
+                self.fail(exc, data)
                 break
         self.began = self.began or bool(events)
         return events
+
+    def fail(self, exc: Exception, data: bytes) -> None:
+        """As the base's, without the token that some errors repeat."""
+        if isinstance(exc, ProviderError):
+            self._hide(exc)
+        super().fail(exc, data)
 
     def _rest(self, chunk: WireCompletion, data: bytes) -> Iterator[str | StreamEvent]:
         messages = _messages(chunk)

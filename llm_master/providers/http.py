@@ -274,18 +274,22 @@ class StreamReader:
         for data in pieces:
             try:
                 events.extend(self.events_of(data))
-            except ProviderError as exc:
-                exc.status = exc.status or self.wire.status
-                exc.request_id = exc.request_id or self.wire.request_id
-                self.failure = exc
-                break
-            except BAD_JSON as exc:
-                self.failure = self.broken(f"the stream holds what cannot be read ({exc}): {data[:120]!r}")
+            except (ProviderError, *BAD_JSON) as exc:
+                self.fail(exc, data)
                 break
             if self.done:
                 break
         self.began = self.began or bool(events)
         return events
+
+    def fail(self, exc: Exception, data: bytes) -> None:
+        """Note what broke the stream: an error that it holds, or ``data`` that cannot be read."""
+        if isinstance(exc, ProviderError):
+            exc.status = exc.status or self.wire.status
+            exc.request_id = exc.request_id or self.wire.request_id
+            self.failure = exc
+        else:
+            self.failure = self.broken(f"the stream holds what cannot be read ({exc}): {data[:120]!r}")
 
     def error(self, content: Any) -> ProviderError:
         """The error for an error object in the stream."""
