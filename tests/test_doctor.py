@@ -63,6 +63,7 @@ def test_who_has_nothing_is_told_how_to_begin() -> None:
     steps = done.stdout.partition("What to do next")[2]
     assert "export OPENAI_API_KEY=… (made at https://" in steps
     assert "ollama serve" in steps and "stand-in" in steps
+    assert re.search(r"(ok|-) +a model file: llm-master query -m gguf/PATH", done.stdout)
 
 
 def test_who_has_a_local_server_alone_is_told_how_to_ask_it(server: ScriptedServer) -> None:

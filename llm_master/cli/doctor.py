@@ -79,7 +79,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
     # Not as a query takes them: what is wrong is told here, and what is right is examined all the same.
     snapshot = take(PROVIDER_CONFIGS.values(), settings.files, {}, (), settings.environment, UnifiedProvider)
     names = _examined(snapshot)
-    health, models = await _ask(snapshot, names, timeout)
+    health, models, files = await _ask(snapshot, names, timeout)
     found: dict[str, Any] = {
         "version": version("llm_master"),
         "python": platform.python_version(),
@@ -90,6 +90,7 @@ async def examine(settings: LLMConfig, timeout: float) -> dict[str, Any]:
         "plugins": [told(plugin) for plugin in problems()],  # the table's have been loaded by now
         "misspelt": misspelt(settings.environment, _read(snapshot)),
         "proxies": {name: _without_login(value) for name, value in snapshot.proxies.items()},
+        "model_files": files,
         "providers": {name: _provider(snapshot.rows[name], health[name], models.get(name)) for name in names},
     }
     found["next"] = _next(found, snapshot)
@@ -114,8 +115,10 @@ def _examined(snapshot: Snapshot) -> list[str]:
     return names
 
 
-async def _ask(snapshot: Snapshot, names: list[str], timeout: float) -> tuple[dict[str, ProviderHealth], dict[str, list[str]]]:
-    """How they stand, and the models of those on this machine. Everybody is asked at once."""
+async def _ask(
+    snapshot: Snapshot, names: list[str], timeout: float
+) -> tuple[dict[str, ProviderHealth], dict[str, list[str]], dict[str, bool]]:
+    """How they stand, the models of those on this machine, and whether model files can be asked. Everybody is asked at once."""
     import asyncio
 
     import attrs
@@ -131,7 +134,13 @@ async def _ask(snapshot: Snapshot, names: list[str], timeout: float) -> tuple[di
     lists = asyncio.gather(*(list_models(engine, name, refresh=True, timeout=timeout) for name in local))
     health = {name: one for found in await checks for name, one in found.items()}
     models = {name: [model.id for model in one if model.discovered] for found in await lists for name, one in found.items()}
-    return health, models
+    files = {row.start_command: await engine.providers(name)[0].health_check() for name, row in snapshot.rows.items() if _is_file(row)}
+    return health, models, files
+
+
+def _is_file(row: ProviderConfig) -> bool:
+    """Whether a row is of model files, which this process has served itself."""
+    return row.enabled and row.base_url is None and bool(row.start_command)
 
 
 def is_local(row: ProviderConfig) -> bool:
@@ -215,9 +224,11 @@ def _beginning(snapshot: Snapshot, *, with_keys: bool) -> list[str]:
     """What somebody can do to whom nobody answers."""
     from llm_master.rows import key_variables
 
-    keyed = [row for row in snapshot.rows.values() if row.key_url and row.requires_key][:3]
+    keyed = [row for row in snapshot.rows.values() if row.key_url and row.requires_key and row.default_model][:3]
     keys = "; ".join(f"export {key_variables(row)[0]}=… (made at {row.key_url})" for row in keyed)
-    servers = ", ".join(dict.fromkeys(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command))
+    servers = ", ".join(
+        dict.fromkeys(f"`{row.start_command}`" for row in snapshot.rows.values() if row.start_command and not _is_file(row))
+    )
     return [
         *([f"Set a key, as {keys}. `llm-master providers list` has all others."] if with_keys else []),
         f"{'Or start' if with_keys else 'Start'} a server on this machine, which costs nothing: {servers}.",
@@ -257,6 +268,9 @@ def _tell(found: Mapping[str, Any]) -> None:
             if one["first_models"]:
                 more = f", and {one['models'] - len(one['first_models'])} more" if (one["models"] or 0) > len(one["first_models"]) else ""
                 click.echo(f"{'':{_WIDTH + 25}}{', '.join(one['first_models'])}{more}")
+    for command, installed in found["model_files"].items():
+        mark = click.style("ok".ljust(_WIDTH), fg="green") if installed else "-".ljust(_WIDTH)
+        click.echo(f"  {mark}a model file: {command}" + ("" if installed else ", after pip install 'llm_master[local]'"))
     _head("What to do next")
     for number, step in enumerate(found["next"], 1):
         click.echo(f"  {number}. {step}")
