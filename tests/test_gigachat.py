@@ -20,7 +20,7 @@ import pytest
 import trustme
 from servers.format_gigachat import GIGACHAT, GIGACHAT2, STATE
 from servers.media import PNG
-from servers.scripted import ScriptedServer
+from servers.scripted import GATE, ScriptedServer
 
 from llm_master import (
     PROVIDER_CONFIGS,
@@ -204,10 +204,15 @@ async def test_many_that_are_refused_at_once_fetch_one_token(giga: Giga) -> None
     giga.gives()
     giga.says()
     await giga.query()
-    giga.refuses(times=5)
+    # Held until all have come: the server answers in the order in which it is asked.
+    giga.server.answer(GATE, json.dumps({"status": 401, "message": "Unauthorized"}), status=401, times=5)
     giga.gives("token-2")
     giga.says(times=None)
-    answers = await asyncio.gather(*(giga.query() for _ in range(5)))
+    queries = asyncio.gather(*(giga.query() for _ in range(5)))
+    assert await giga.server.until_asked(2 + 5)
+    for _ in range(5):
+        giga.server.release()
+    answers = await queries
     assert {answer.content for answer in answers} == {"Hello."}
     assert giga.paths.count(OAUTH) == 2
 

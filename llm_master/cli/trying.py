@@ -199,19 +199,17 @@ def test_provider(name: str, timeout: float, *, paid: bool, as_json: bool) -> No
 
 
 async def _try_provider(name: str, timeout: float, *, paid: bool) -> dict[str, Any]:
-    import asyncio
-
     from llm_master.engines import engine_for
     from llm_master.query import QueryLLM
 
     engine = engine_for(None)
     name = engine.provider_named(name)
+    row, listed = engine.snapshot.rows[name], None
     async with QueryLLM() as llm:
-        health, models = await asyncio.gather(
-            llm.check_health(name, paid=paid, timeout=timeout), llm.list_models(name, refresh=True, timeout=timeout)
-        )
-    one, row = health[name], engine.snapshot.rows[name]
-    listed = [model.id for model in models[name] if model.discovered] if models[name].state == "listed" else None
+        one = (await llm.check_health(name, paid=paid, timeout=timeout))[name]
+        if one.state in ("valid", "unsupported"):
+            models = (await llm.list_models(name, refresh=True, timeout=timeout))[name]
+            listed = [model.id for model in models if model.discovered] if models.state == "listed" else None
     # A server on this machine answers to whatever name it is asked by, or has none of its own.
     default = row.default_model if not is_local(row) else None
     return {
