@@ -461,7 +461,7 @@ ROWS = {
         base_url="https://llm.chutes.ai/v1",
         api_key_env=("CHUTES_API_TOKEN",),
         default_model="Qwen/Qwen3-32B-TEE",
-        capabilities=("chat", "streaming", "tools", "parallel_tools", "json_mode", "list_models"),
+        capabilities=("chat", "streaming", "tools", "parallel_tools", "json_schema", "json_mode", "list_models"),
     ),
     "ollama": ProviderConfig(
         display_name="Ollama",

@@ -24,8 +24,11 @@ MODELS = {
 }
 """Models whose own rows know what they do; of the others nothing is known, and everything tried."""
 
-NEEDED = {"chat", "streaming", "tools", "parallel_tools", "vision"}
+NEEDED = {"chat", "streaming", "tools", "parallel_tools"}
 CLAIMING = [name for name, row in PROVIDER_CONFIGS.items() if set(row.capabilities) >= NEEDED]
+BLIND = {name for name in CLAIMING if "vision" not in PROVIDER_CONFIGS[name].capabilities}
+"""Rows that claim all but images, and have the same conversation without one."""
+
 ROWS: dict[str, tuple[str, Format]] = {
     **{name: (f"{name}/{MODELS.get(name, 'any-model')}", format_of(name)) for name in CLAIMING},
     "acme": ("acme/gpt-5", RESPONSES),
@@ -66,12 +69,11 @@ PLACE = {"city": "Zürich", "degrees": 18, "open": ["café", "museum"]}
 PIECES = ('{"city": "Zür', 'ich", "degrees": 1', '8, "open": ["café", ', '"museum"]}')
 
 
-def conversation() -> list[dict[str, Any]]:
+def conversation(model: str = "") -> list[dict[str, Any]]:
     uri = f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"
-    return [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": QUESTION}]},
-    ]
+    image = {"type": "image_url", "image_url": {"url": uri}}
+    seen = [] if model.partition("/")[0] in BLIND else [image]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": [*seen, {"type": "text", "text": QUESTION}]}]
 
 
 def results_of(answer: LLMResponse) -> list[dict[str, Any]]:
@@ -87,12 +89,13 @@ def llm(server: ScriptedServer) -> QueryLLM:
     for name, row in PROVIDER_CONFIGS.items():
         if name != "mock":
             environment |= {base_variable(row): server.base_url, key_variables(row)[0]: f"sk-{name}-0123456789"}
+            environment |= format_of(name).environment
     return QueryLLM(LLMConfig(environment=environment, clock=FakeClock(auto_advance=True)))
 
 
 async def one_conversation(llm: QueryLLM, model: str) -> tuple[LLMResponse, list[str], LLMResponse]:
     """What a user writes, with nothing in it of any provider but the model's name."""
-    messages = conversation()
+    messages = conversation(model)
     first = await llm.query(model, messages, tools=TOOLS, max_tokens=500, temperature=0)
     messages.append(first.message)
     messages += results_of(first)
@@ -116,6 +119,7 @@ def by_name(said: Said) -> dict[str, str]:
 @pytest.mark.parametrize("text", ["", "Let me see."])
 async def test_one_conversation_runs_unchanged_over_every_format(llm: QueryLLM, server: ScriptedServer, row: str, text: str) -> None:
     model, form = ROWS[row]
+    text = text if form.text_beside_calls else ""
     server.answer_json(form.answer(text, CALLS))
     server.answer_sse(*map(form.wire, form.stream(*PIECES)), headers={"content-type": form.stream_type})
     first, pieces, last = await one_conversation(llm, model)
@@ -132,7 +136,7 @@ async def test_one_conversation_runs_unchanged_over_every_format(llm: QueryLLM, 
     by_schema = form.schema_beside_tools and (row == "acme" or "json_schema" in PROVIDER_CONFIGS[row].capabilities)
     for said in (asked, answered):
         assert said.model == model.partition("/")[2]
-        assert (said.user, said.images) == ([QUESTION], [("image/png", IMAGE)])
+        assert (said.user, said.images) == ([QUESTION], [] if row in BLIND else [("image/png", IMAGE)])
         assert said.tools == {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
         assert said.max_tokens == 500
     assert (asked.assistant, asked.calls, asked.results, asked.schema, asked.temperature) == ([], [], {}, None, 0)
@@ -151,7 +155,7 @@ async def test_a_conversation_survives_being_stored(llm: QueryLLM, server: Scrip
     """As JSON in a file or a database, between two turns."""
     model, form = ROWS[row]
     server.answer_json(form.answer("", CALLS))
-    messages = conversation()
+    messages = conversation(model)
     first = await llm.query(model, messages, tools=TOOLS)
     messages += [first.message, *results_of(first)]
     for kept in (messages, json.loads(json.dumps(messages))):
@@ -284,7 +288,7 @@ async def test_ids_of_calls_that_another_provider_made_up(llm: QueryLLM, server:
     model, form = ROWS[row]
     made_up: tuple[Call, ...] = (("functions.get_weather:0", *CALLS[0][1:]), ("functions.get_time:1", *CALLS[1][1:]))
     server.answer_json(CHAT.answer("", made_up))
-    messages = conversation()
+    messages = conversation(model)
     first = await llm.query("moonshot/kimi-k2.6", messages, tools=TOOLS)
     assert [call.id for call in first.tool_calls] == [id for id, *_ in made_up]
     server.answer_json(form.answer("Zürich."))
