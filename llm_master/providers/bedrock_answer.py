@@ -19,7 +19,7 @@ from llm_master.media import Citation, Image
 from llm_master.providers.bedrock_frames import DAMAGED, Frame
 from llm_master.providers.bedrock_messages import FORMAT
 from llm_master.providers.bedrock_refusals import error_named, message_in
-from llm_master.providers.failures import BAD_JSON
+from llm_master.providers.failures import BAD_JSON, UNREADABLE
 from llm_master.providers.http import StreamReader, unreadable
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
@@ -224,7 +224,7 @@ class ConverseReader(StreamReader):
                         events.append(text)
                     continue
                 events.extend(self._rest(frame.name, event))
-            except (ProviderError, *BAD_JSON) as exc:
+            except (ProviderError, *UNREADABLE) as exc:
                 self.fail(exc, frame)
                 break
         self.began = self.began or bool(events)

@@ -12,7 +12,7 @@ from llm_master.errors import ProviderError
 from llm_master.media import Audio, Citation, Image
 from llm_master.providers import chat_extras as extras
 from llm_master.providers import chat_format as fmt
-from llm_master.providers.failures import BAD_JSON
+from llm_master.providers.failures import UNREADABLE
 from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
 from llm_master.types import AudioDelta, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
@@ -76,7 +76,7 @@ class ChunkReader(StreamReader):
                         events.append(text)
                         continue
                 events.extend(self._rest(chunk, data))
-            except (ProviderError, *BAD_JSON) as exc:
+            except (ProviderError, *UNREADABLE) as exc:
                 self.fail(exc, data)
                 break
         self.began = self.began or bool(events)

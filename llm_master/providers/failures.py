@@ -121,6 +121,10 @@ _BY_STATUS: dict[int, type[e.ProviderError]] = {
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError)
 """What decoding raises for bytes that are no JSON."""
 
+UNREADABLE = (*BAD_JSON, TypeError, AttributeError, LookupError, ValueError)
+"""What reading an answer raises that is none. Leaves are not checked one by one, since providers differ in exactly those: a list where
+all others have a text is the provider's fault, and found out by whoever uses it as a text."""
+
 _TITLE = rb"(?is)<title[^>]*>(.*?)</title>"
 _SHOWN = 500
 """Characters of a provider's text that an error shows."""

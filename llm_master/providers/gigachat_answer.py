@@ -14,7 +14,7 @@ import msgspec
 
 from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Citation
-from llm_master.providers.failures import BAD_JSON
+from llm_master.providers.failures import BAD_JSON, UNREADABLE
 from llm_master.providers.gigachat_messages import FORMAT
 from llm_master.providers.http import StreamReader, error_under_200, unreadable
 from llm_master.providers.sse import NamedEvent
@@ -274,7 +274,7 @@ class CompletionReader(StreamReader):
                     events.append(text)
                     continue
                 events.extend(self._rest(chunk, data))
-            except (ProviderError, *BAD_JSON) as exc:
+            except (ProviderError, *UNREADABLE) as exc:
                 self.fail(exc, data)
                 break
         self.began = self.began or bool(events)

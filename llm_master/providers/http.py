@@ -10,7 +10,7 @@ import msgspec
 
 from llm_master.errors import InvalidRequestError, ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.failures import BAD_JSON, error_of, failure_of, read_failure, request_id
+from llm_master.providers.failures import BAD_JSON, UNREADABLE, error_of, failure_of, read_failure, request_id
 from llm_master.providers.sse import SSEParser
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
@@ -93,7 +93,19 @@ class HTTPProvider(BaseLLMProvider):
             answer = await endpoint.post(sent)
         if not 200 <= answer.status < 300:
             raise self.refused(answer, model, endpoint)
-        return with_headers(self.read_answer(answer.body, status=answer.status, request_id=request_id(answer.headers), model=model), answer)
+        return self.response(answer, model)
+
+    def response(self, answer: Answer, model: str) -> LLMResponse:
+        """What a 2xx holds.
+
+        Raises:
+            ProviderError: An error, or nothing that can be read.
+        """
+        named = request_id(answer.headers)
+        try:
+            return with_headers(self.read_answer(answer.body, status=answer.status, request_id=named, model=model), answer)
+        except UNREADABLE as exc:
+            raise unreadable(answer.body, exc, answer.status, named, model) from exc
 
     async def stream(self, messages: Sequence[Message], model: str, **options: Any) -> AsyncIterator[StreamPiece]:
         """Answer ``messages`` in pieces."""
@@ -112,8 +124,7 @@ class HTTPProvider(BaseLLMProvider):
             reader.wire.headers, reader.wire.sent_at = connection.headers, connection.sent_at
             if connection.headers.get("Content-Type", "").lower().startswith(self.whole_types):
                 whole = Answer(connection.status, connection.headers, await connection.read_all(), connection.sent_at)
-                answer = self.read_answer(whole.body, status=whole.status, request_id=request_id(whole.headers), model=model)
-                yield as_events(with_headers(answer, whole))
+                yield as_events(self.response(whole, model))
                 return
             parser = self.stream_parser()
             while not reader.done:
@@ -126,7 +137,7 @@ class HTTPProvider(BaseLLMProvider):
                     break
             if reader.done:
                 connection.finish()
-            yield reader.end()
+            yield reader.ended()
         except ProviderError:
             if reader is not None and reader.began and (usage := reader.usage_so_far()) is not None:
                 # The stream is lost, and what it cost need not be.
@@ -274,7 +285,7 @@ class StreamReader:
         for data in pieces:
             try:
                 events.extend(self.events_of(data))
-            except (ProviderError, *BAD_JSON) as exc:
+            except (ProviderError, *UNREADABLE) as exc:
                 self.fail(exc, data)
                 break
             if self.done:
@@ -306,6 +317,17 @@ class StreamReader:
     def events_of(self, data: bytes) -> Iterable[str | StreamEvent]:
         """Events of one piece. Raises ``ProviderError`` or ``msgspec.DecodeError``."""
         raise NotImplementedError
+
+    def ended(self) -> StreamEnd:
+        """The last event, once all pieces were read.
+
+        Raises:
+            ServerError: The stream was cut off, or its pieces make no answer.
+        """
+        try:
+            return self.end()
+        except UNREADABLE as exc:
+            raise self.broken(f"the stream's pieces make no answer ({exc})") from exc
 
     def end(self) -> StreamEnd:
         """The last event. Raises ``ServerError`` where the stream was cut off."""

@@ -137,7 +137,7 @@ class InterfaceForm(UnifiedProvider):
         finally:
             if (close := getattr(chunks, "aclose", None)) is not None:
                 await close()
-        yield reader.end()
+        yield reader.ended()
 
     def _asked(self, messages: Sequence[Message], model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {**options, "model": self._named(model), "messages": list(messages), "credential_identifier": self.api_key or ""}

@@ -12,7 +12,7 @@ from llm_master.errors import InvalidRequestError
 from llm_master.providers import responses_answer as answer
 from llm_master.providers.base import Translation
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
+from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
 from llm_master.providers.limits import limits_in
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.responses_messages import conversation
@@ -94,8 +94,7 @@ class ResponsesProvider(HTTPProvider):
         found = await endpoint.get()
         if not 200 <= found.status < 300:
             raise self.refused(found, model, endpoint)
-        named = request_id(found.headers)
-        return with_headers(self.read_answer(found.body, status=found.status, request_id=named, model=model), found)
+        return self.response(found, model)
 
     def plan(self, messages: Sequence[Message], model: str, *, stream: bool, **options: Any) -> Plan:
         """What would be sent. Sends nothing."""

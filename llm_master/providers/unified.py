@@ -99,7 +99,7 @@ class UnifiedProvider(HTTPProvider):
                 yield events
             if reader.failure is not None:
                 raise reader.failure
-        yield reader.end()
+        yield reader.ended()
 
     async def embed(self, inputs: Sequence[str], model: str, **options: Any) -> EmbeddingResponse:
         """Vectors of texts."""
