@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,17 @@ def openai(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> ScriptedS
     monkeypatch.setenv("OPENAI_API_BASE", server.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return server
+
+
+def test_list_has_what_settings_say(tmp_path: Path) -> None:
+    (tmp_path / "llm_master.toml").write_text(
+        '[models."openai/gpt-4.1"]\ninput_price_per_million = 3\n[models."acme/large"]\ncontext_window = 1000\n'
+        '[[providers]]\nname = "acme"\nbase_url = "http://a.ai/v1"\n'
+    )
+    lines = {line.split("\t")[0]: line.split("\t") for line in run("models", "list").stdout.splitlines()}
+    assert lines["openai/gpt-4.1"][1:4] == ["1,047,576", "3", "8"]
+    assert lines["acme/large"][1:4] == ["1,000", "?", "?"]
+    assert [line.split("\t")[0] for line in run("models", "list", "-p", "acme").stdout.splitlines()] == ["acme/large"]
 
 
 def test_live_lists_what_the_providers_have_and_tells_outages(openai: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:

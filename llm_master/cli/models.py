@@ -33,33 +33,42 @@ def list_models(provider: str | None, *, live: bool, refresh: bool, as_json: boo
     """
     from decimal import Decimal
 
+    from llm_master.errors import LLMError
     from llm_master.model_registry import ModelRegistry
-    from llm_master.provider_configs import PROVIDER_CONFIGS
+    from llm_master.provider_configs import LLMConfig, effective
+    from llm_master.rows import canonical
 
     if live or refresh:
         _list_live(provider, refresh=refresh, as_json=as_json)
         return
-    if provider is not None and provider not in PROVIDER_CONFIGS:
-        raise click.BadParameter(f"{provider!r} is no provider; the providers are {', '.join(PROVIDER_CONFIGS)}", param_hint="--provider")
-    names = ModelRegistry.list_models(PROVIDER_CONFIGS[provider].name if provider is not None else None)
+    try:
+        snapshot = effective(LLMConfig.from_env())
+    except LLMError as exc:
+        fail(exc)
+    rows = snapshot.rows
+    if provider is not None and canonical(provider) not in rows:
+        raise click.BadParameter(f"{provider!r} is no provider; the providers are {', '.join(rows)}", param_hint="--provider")
+    # What settings say of a model holds.
+    known = {**{name: ModelRegistry.CONFIGS[name] for name in ModelRegistry.list_models()}, **snapshot.models}
+    owners = {name: canonical(row.provider or name.partition("/")[0]) for name, row in known.items()}
+    known = {name: row for name, row in known.items() if provider is None or owners[name] == canonical(provider)}
     if as_json:
-        print_json({name: ModelRegistry.CONFIGS[name] for name in names})
+        print_json(known)
         return
 
     def shown(value: Decimal | int | None) -> str:
         return "?" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:f}"
 
-    rows = []
-    for name in names:
-        row = ModelRegistry.CONFIGS[name]
-        owner = PROVIDER_CONFIGS.get(row.provider or name.partition("/")[0])
+    lines = []
+    for name, row in known.items():
+        owner = rows.get(owners[name])
         other = f" {owner.currency}" if owner is not None and owner.currency != "USD" else ""
         prices = [
             f"{shown(price)}{other if price is not None else ''}" for price in (row.input_price_per_million, row.output_price_per_million)
         ]
         capabilities = ", ".join(sorted(word for word, does in row.capabilities.items() if does)) or "?"
-        rows.append((name, shown(row.context_window), *prices, capabilities))
-    print_table(("MODEL", "CONTEXT", "IN", "OUT", "CAPABILITIES"), rows)
+        lines.append((name, shown(row.context_window), *prices, capabilities))
+    print_table(("MODEL", "CONTEXT", "IN", "OUT", "CAPABILITIES"), lines)
 
 
 def _list_live(provider: str | None, *, refresh: bool, as_json: bool) -> None:
