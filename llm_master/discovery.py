@@ -83,7 +83,7 @@ async def _ask(engine: Engine, name: str, timeout: float) -> list[ListedModel] |
         try:
             with TimeLimit(clock, left):
                 return await models_of(provider)
-        except Exception as exc:
+        except Exception as exc:  # also of a user's own class: one provider must not take the others' lists away, and all of it is told
             if has_no_list(exc):
                 return ProviderModels(provider=name, state="no_list", error=str(exc))
             error, text = failure(exc, provider, key, timeout)

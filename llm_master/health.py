@@ -63,7 +63,7 @@ async def _key(engine: Engine, name: str, provider: BaseLLMProvider, key: Key | 
     try:
         with TimeLimit(clock, timeout):
             found = await _by_request(engine, name, provider, key) if paid else await _for_free(provider)
-    except Exception as exc:
+    except Exception as exc:  # whatever it is, is what was asked for: how the provider stands
         found = _failed(exc, provider, key, timeout, paid=paid)
     latency = clock.monotonic() - began
     if found.status is None and found.state != "valid":
@@ -101,7 +101,7 @@ async def _with_key_or_without(found: KeyHealth, provider: HTTPProvider, clock: 
     try:
         with TimeLimit(clock, seconds):
             await models_of(type(provider)(attrs.evolve(provider.config, api_key=None)))
-    except Exception as exc:
+    except Exception as exc:  # the same, of the question without a key
         status = exc.status if isinstance(exc, e.ProviderError) else None
         if status is not None and 400 <= status < 500 and status not in _SAYS_NOTHING:
             return found

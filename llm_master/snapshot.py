@@ -7,7 +7,6 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -16,8 +15,8 @@ from llm_master.dispatch.options import check_names
 from llm_master.errors import ConfigurationError, InvalidRequestError, PricingError
 from llm_master.model_registry import ModelRegistry
 from llm_master.model_rows import ModelConfig
-from llm_master.row_checks import base_url_faults
-from llm_master.row_classes import at_host, class_if_any, placed, speaks_http, with_class
+from llm_master.row_classes import speaks_http
+from llm_master.row_places import with_address
 from llm_master.rows import RATES, ProviderConfig, canonical, key_attr
 from llm_master.settings.aliases import Alias, aliases_of, step
 from llm_master.settings.declared import Declared, ModelSettings, Sourced, refuse
@@ -25,8 +24,8 @@ from llm_master.settings.environment import Environment
 from llm_master.settings.files import cache_folder
 from llm_master.settings.options import Options
 from llm_master.settings.routes import RouteSettings, expanded, route_of
-from llm_master.settings.variable_values import laid_over, with_path, without_query
-from llm_master.settings.variables import known_parameters, read_variables
+from llm_master.settings.variable_values import laid_over
+from llm_master.settings.variables import read_variables
 
 _ADDED = frozenset({"headers", "query", "models", "paths", "renames"})
 """Fields whose entries are added to those of the row beneath."""
@@ -117,7 +116,7 @@ def take(
     ]
     keys = {}
     for name, row in rows.items():
-        rows[name] = _with_fields(row, fields, usual.get(name, row), origins, faults)
+        rows[name] = with_address(row, fields, usual.get(name, row), origins, faults)
         keys[name] = _keys(name, row, fields, given, declared, origins, faults)
     warnings = list(declared.warnings)
     for name in rows.keys() - tabled:
@@ -193,68 +192,6 @@ def _with_places(exc: Exception, name: str, fields: Mapping[str, Sourced]) -> li
         origin = fields[field].origin if field is not None else next(iter(fields.values())).origin if fields else ""
         found.append(f"{origin}: provider {name!r}: {line}" if origin else f"provider {name!r}: {line}")
     return found
-
-
-def _with_fields(
-    row: ProviderConfig,
-    fields: Mapping[str, Any],
-    usual: ProviderConfig,
-    origins: dict[tuple[str, str], str],
-    faults: list[str],
-) -> ProviderConfig:
-    """The row with the address that an argument gives, and with what its class or its address says itself.
-
-    ``usual`` is the table's row, whose ``paths`` move with the address. Those that settings say stay where they are.
-    """
-    name = canonical(row.name)
-    base_url, default_model, display = row.base_url, row.default_model, row.display_name
-    if (value := fields.get(f"{name}_api_base")) is not None:
-        given, query = without_query(str(value).strip(), known_parameters(row))
-        given = given.rstrip("/").removesuffix("/chat/completions")
-        if wrong := base_url_faults(given, f"{name}_api_base"):
-            faults += wrong
-        else:
-            base_url = given
-            origins[name, "base_url"] = "argument"
-            row = attrs.evolve(row, query={**row.query, **query}) if query else row
-    row = with_class(name, row, origins, faults)
-    moved = (name, "base_url") in origins
-    if moved and base_url is not None:
-        # However it was given: the address of a server alone means its usual path.
-        base_url = with_path(base_url.rstrip("/"), row.default_path)
-    if base_url is None or default_model is None:
-        # A class in the short form may say itself where it is and what it asks.
-        cls = class_if_any(row)
-        base_url = base_url or getattr(cls, "DEFAULT_BASE_URL", None)
-        default_model = default_model or getattr(cls, "DEFAULT_MODEL", None)
-    if base_url is not None and row.region:
-        base_url = base_url.replace("{region}", row.region)
-    if row.display_names and base_url is not None and (name, "display_name") not in origins:
-        display = _called(base_url, row)
-    paths = row.paths
-    if moved and not _same_domain(base_url, usual.base_url):
-        paths = {place: _moved(path, base_url) if path == usual.paths.get(place) else path for place, path in paths.items()}
-    if (base_url, default_model, display, paths) != (row.base_url, row.default_model, row.display_name, row.paths):
-        row = attrs.evolve(row, base_url=base_url, default_model=default_model, display_name=display, paths=paths)
-    return placed(name, row, origins, faults) if moved else row
-
-
-def _called(base_url: str, row: ProviderConfig) -> str:
-    """What the row's API is called at this address."""
-    return at_host(base_url, row.display_names) or row.display_name
-
-
-def _same_domain(base_url: str | None, other: str | None) -> bool:
-    """Whether two addresses are of one owner: another version of its API, or its host for another region."""
-    first, second = (((urlsplit(url or "").hostname or "").split(".")[-2:]) for url in (base_url, other))
-    return len(first) == 2 and first == second
-
-
-def _moved(path: str, base_url: str | None) -> str:
-    """A place that the row names whole, on the host that the settings name: whoever moves a provider moves all of it."""
-    if base_url is None or not path.startswith(("http://", "https://")):
-        return path
-    return "/".join(base_url.split("/", 3)[:3]) + "/" + path.split("/", 3)[3]
 
 
 def _keys(

@@ -46,6 +46,7 @@ FLOORS = {
     "llm_master.logs": 0,
     "llm_master.provider_rows": 3,
     "llm_master.snapshot": 3.5,  # what provider_configs.py makes of rows and settings: above the providers, below the table
+    "llm_master.row_places": 3.45,  # where a row is asked
     "llm_master.row_classes": 3.4,  # a row's class, for the snapshot and what is above it
     "llm_master.providers": 3,
     "llm_master.generators": 3.25,  # what rows point to beside their provider_class, a provider's class among it

@@ -184,8 +184,7 @@ class Lease:
         line, share = self._line, self.slot.share
         try:
             state = read()
-        except Exception as exc:
-            # The answer is there and paid for; whatever a provider's class makes of its headers does not take it away.
+        except Exception as exc:  # the answer is there and paid for: whatever a provider's class makes of its headers does not take it away
             logger.warning("the headers of an answer could not be read for limits: %s: %s", type(exc).__name__, exc)
             return
         marks = self._marks if self.need is not ONE else (self._number, *share.sent[1:])

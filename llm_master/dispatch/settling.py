@@ -44,8 +44,7 @@ async def settle(call: Call, response: LLMResponse | Result) -> None:
     if call.lookup is not None:
         try:
             model = await call.lookup
-        except Exception as exc:
-            # The answer is there and paid for; that its price is not known is said by the receipt.
+        except Exception as exc:  # the answer is there and paid for: that its price is not known is said by the receipt
             logger.warning("no price for %s: the price list failed: %s: %s", target.name, type(exc).__name__, exc)
             model = None
         target.look_up = None

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from llm_master.errors import RequestTimeoutError as TimeoutError
 from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
-from llm_master.providers.http import HTTPProvider, StreamReader
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.interface import ProviderInterface
 from llm_master.providers.mock import MockProvider
 from llm_master.providers.short import BaseProvider
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.providers.unified import OpenAICompatibleProvider, UnifiedProvider
 from llm_master.rows import ProviderConfig
 from llm_master.types import GenerationParams

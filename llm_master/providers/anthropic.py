@@ -10,11 +10,13 @@ from llm_master.errors import InvalidRequestError
 from llm_master.providers import anthropic_answer as answer
 from llm_master.providers.anthropic_messages import conversation
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import encoded
 from llm_master.providers.failures import clock_of, request_id, timestamp
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.limits import whole
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, Message, RateLimitState
 
 API_VERSION = "2023-06-01"

@@ -13,8 +13,9 @@ import msgspec
 
 from llm_master.media import Citation
 from llm_master.providers.anthropic_messages import FORMAT
+from llm_master.providers.bodies import error_under_200, unreadable
 from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import StreamReader, error_under_200, unreadable
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 FINISH_REASONS = {

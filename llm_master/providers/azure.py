@@ -30,8 +30,9 @@ from llm_master.errors import (
     ProviderError,
 )
 from llm_master.providers.base import load
+from llm_master.providers.bodies import encoded
 from llm_master.providers.failures import read_failure
-from llm_master.providers.http import HTTPProvider, encoded
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.responses import ResponsesProvider
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.rows import ProviderConfig

@@ -20,10 +20,12 @@ from llm_master.providers.base import Translation
 from llm_master.providers.bedrock_access import OnBedrock
 from llm_master.providers.bedrock_frames import FrameParser
 from llm_master.providers.bedrock_messages import cache_point, conversation, has_tools
+from llm_master.providers.bodies import encoded, unreadable
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.responses import ResponsesProvider
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.types import LLMResponse, Message
 

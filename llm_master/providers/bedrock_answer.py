@@ -19,8 +19,9 @@ from llm_master.media import Citation, Image
 from llm_master.providers.bedrock_frames import DAMAGED, Frame
 from llm_master.providers.bedrock_messages import FORMAT
 from llm_master.providers.bedrock_refusals import error_named, message_in
+from llm_master.providers.bodies import unreadable
 from llm_master.providers.failures import BAD_JSON, UNREADABLE
-from llm_master.providers.http import StreamReader, unreadable
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 FINISH_REASONS = {

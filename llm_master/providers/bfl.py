@@ -27,8 +27,10 @@ from llm_master.errors import (
 )
 from llm_master.media import Image, from_data_uri
 from llm_master.providers.base import BaseLLMProvider, Translation, extract_prompt
+from llm_master.providers.bodies import encoded, unreadable
 from llm_master.providers.failures import BAD_JSON, failure_of, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
+from llm_master.providers.http import HTTPProvider
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import LLMResponse, Message, Usage, WireAnswer
 

@@ -21,7 +21,8 @@ from llm_master.media import Citation, Image
 from llm_master.types import Message, Usage
 
 if TYPE_CHECKING:
-    from llm_master.providers.chat_format import WireMessage, WireUsage
+    from llm_master.providers.chat_format import WireMessage
+    from llm_master.providers.chat_usage import WireUsage
 
 FORMAT = "chat"
 """Under this name an answer keeps what the next turn needs."""

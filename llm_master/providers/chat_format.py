@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -16,46 +15,10 @@ import msgspec
 from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Audio, Citation, Image
 from llm_master.providers import chat_extras as extras
+from llm_master.providers.bodies import error_under_200, unreadable
+from llm_master.providers.chat_usage import WireUsage, count, read_usage
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
-from llm_master.providers.http import error_under_200, unreadable
-from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, Usage, WireAnswer
-
-
-class InputDetails(msgspec.Struct):
-    """``usage.prompt_tokens_details``."""
-
-    cached_tokens: Any = None
-    cache_write_tokens: Any = None
-    audio_tokens: Any = None
-
-
-class OutputDetails(msgspec.Struct):
-    """``usage.completion_tokens_details``."""
-
-    reasoning_tokens: Any = None
-    audio_tokens: Any = None
-
-
-class WireUsage(msgspec.Struct):
-    """``usage``, with the fields that several providers put elsewhere."""
-
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    total_tokens: Any = None
-    prompt_tokens_details: InputDetails | None = None
-    completion_tokens_details: OutputDetails | None = None
-    cost: Any = None
-    prompt_cache_hit_tokens: Any = None
-    cached_tokens: Any = None
-    num_cached_tokens: Any = None
-    reasoning_tokens: Any = None
-    cost_in_usd_ticks: Any = None
-    cost_details: Any = None
-    is_byok: Any = None
-    num_search_queries: Any = None
-    num_sources_used: Any = None
-    server_tool_use_details: Any = None
-    prompt_audio_seconds: Any = None
+from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, WireAnswer
 
 
 class WireMessage(msgspec.Struct):
@@ -214,61 +177,6 @@ def gave_up(reason: str, status: int | None, request_id: str | None, model: str)
     return ServerError(message, status=status, model=model, request_id=request_id, code=reason)
 
 
-def read_usage(wire: WireUsage | None) -> Usage:
-    """Bring the providers' conventions to ours: input includes the cached tokens, output the reasoning."""
-    if wire is None:
-        return Usage()
-    details = wire.prompt_tokens_details
-    cached = details.cached_tokens if details is not None else None
-    if cached is None:
-        cached = _first(wire.prompt_cache_hit_tokens, wire.cached_tokens, wire.num_cached_tokens)
-    output_details = wire.completion_tokens_details
-    reasoning = output_details.reasoning_tokens if output_details is not None else None
-    if reasoning is None:
-        reasoning = wire.reasoning_tokens
-    usage = Usage(
-        input_tokens=_count(wire.prompt_tokens),
-        output_tokens=_count(wire.completion_tokens),
-        cached_tokens=_count(cached),
-        cache_write_tokens=_count(details.cache_write_tokens) if details is not None else None,
-        reasoning_tokens=_count(reasoning),
-        cost=_billed(wire.cost) if wire.cost is not None else None,
-    )
-    # Some count the reasoning beside completion_tokens; only the total tells.
-    if (
-        usage.reasoning_tokens
-        and usage.output_tokens is not None
-        and wire.total_tokens == (usage.input_tokens or 0) + usage.output_tokens + usage.reasoning_tokens
-    ):
-        usage.output_tokens += usage.reasoning_tokens
-    # What few answers have.
-    if extras.has_more(wire):
-        extras.add_usage(usage, wire)
-    if details is not None and details.audio_tokens:
-        usage.audio_input_tokens = _count(details.audio_tokens)
-    if output_details is not None and output_details.audio_tokens:
-        usage.audio_output_tokens = _count(output_details.audio_tokens)
-    return usage
-
-
-def _count(value: Any) -> int | None:
-    """A number of tokens; ``None`` for whatever is none."""
-    if value.__class__ is int:
-        return value
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
-    return int(value) if isinstance(value, float) and value.is_integer() else None
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _billed(cost: Any) -> Decimal | None:
-    """What the provider says it billed: a number, or an object with its total."""
-    return extras.number(cost.get("total_cost") if isinstance(cost, dict) else cost)
-
-
 def split_content(content: Any) -> tuple[str, str | None]:
     """Text and reasoning of content that is no string: ``null``, or a list of parts."""
     if content is None:
@@ -337,8 +245,8 @@ def read_citations(annotations: Any, sources: Any) -> list[Citation]:
                     cited.get("title") or cited.get("document_id") or cited.get("tool_call_id"),
                     text=cited.get("content"),
                     # Some say 0 and 0 where they do not know.
-                    start=_count(cited.get("start_index")) if cited.get("end_index") else None,
-                    end=_count(cited.get("end_index")) or None,
+                    start=count(cited.get("start_index")) if cited.get("end_index") else None,
+                    end=count(cited.get("end_index")) or None,
                     raw=cited,
                 )
             )

@@ -12,9 +12,10 @@ from llm_master.errors import ProviderError
 from llm_master.media import Audio, Citation, Image
 from llm_master.providers import chat_extras as extras
 from llm_master.providers import chat_format as fmt
+from llm_master.providers.chat_usage import read_usage
 from llm_master.providers.failures import UNREADABLE
-from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import AudioDelta, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
 
 
@@ -92,7 +93,7 @@ class ChunkReader(StreamReader):
         choice = fmt.first_choice(chunk.choices or ())
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq is not None else None) or (choice.usage if choice is not None else None)
         if usage is not None:
-            self.usage = fmt.read_usage(usage)
+            self.usage = read_usage(usage)
         if found := chunk.search_results or chunk.citations or chunk.web_search:
             self._citations = fmt.read_citations(None, found)
         if chunk.images:

@@ -11,12 +11,14 @@ import msgspec
 from llm_master.errors import InvalidRequestError, ServerError
 from llm_master.providers import cohere_answer as answer
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import decoded
 from llm_master.providers.cohere_messages import conversation
 from llm_master.providers.failures import request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, decoded, with_headers
+from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.limits import limits_in
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.results import EmbeddingResponse
 from llm_master.types import LLMResponse, Message, RateLimitState, Usage, WireAnswer
 

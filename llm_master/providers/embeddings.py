@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.http import decoded, unreadable
+from llm_master.providers.bodies import decoded, unreadable
 from llm_master.results import EmbeddingResponse
 from llm_master.types import Usage, WireAnswer
 

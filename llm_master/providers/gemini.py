@@ -13,11 +13,13 @@ from llm_master.errors import InvalidRequestError, ServerError
 from llm_master.providers import gemini_answer as answer
 from llm_master.providers import gemini_media as media
 from llm_master.providers.base import Translation, extract_prompt
+from llm_master.providers.bodies import encoded
 from llm_master.providers.failures import request_id
 from llm_master.providers.gemini_messages import conversation
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.schemas import check_schema, fits
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.results import EmbeddingResponse, ListedModel
 from llm_master.types import LLMResponse, Message, WireAnswer
 

@@ -12,10 +12,11 @@ import msgspec
 
 from llm_master.errors import ContentPolicyError, ProviderError, ServerError
 from llm_master.media import Audio, Image
+from llm_master.providers.bodies import unreadable
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.gemini_citations import Sources
 from llm_master.providers.gemini_messages import FORMAT
-from llm_master.providers.http import StreamReader, unreadable
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import (
     AudioDelta,
     LLMResponse,

@@ -17,8 +17,8 @@ import msgspec
 
 from llm_master.errors import ContentPolicyError, InvalidRequestError
 from llm_master.media import Image
+from llm_master.providers.bodies import unreadable
 from llm_master.providers.failures import BAD_JSON
-from llm_master.providers.http import unreadable
 from llm_master.results import EmbeddingResponse
 from llm_master.types import LLMResponse, Message, Usage, WireAnswer
 

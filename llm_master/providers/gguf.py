@@ -22,8 +22,8 @@ import msgspec
 from llm_master.errors import ConfigurationError, InvalidRequestError, ProviderConnectionError, ProviderError
 from llm_master.messages import kinds
 from llm_master.providers.base import BaseLLMProvider
+from llm_master.providers.bodies import decoded, encoded
 from llm_master.providers.gguf_server import Server, Wanted, server_for
-from llm_master.providers.http import decoded, encoded
 from llm_master.providers.sdk import is_stock
 from llm_master.providers.unified import UnifiedProvider
 from llm_master.results import EmbeddingResponse

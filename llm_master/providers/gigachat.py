@@ -20,10 +20,12 @@ from llm_master.errors import AuthenticationError, ProviderConnectionError, Prov
 from llm_master.providers import gigachat_answer as answer
 from llm_master.providers import gigachat_files as files
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import encoded, json_of, unreadable
 from llm_master.providers.failures import BAD_JSON, error_of, read_failure, request_id
 from llm_master.providers.gigachat_messages import conversation
 from llm_master.providers.gigachat_options import translated
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, json_of, unreadable, with_headers
+from llm_master.providers.http import HTTPProvider, with_headers
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.providers.tokens import Token, TokenKeeper, lifetime
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint

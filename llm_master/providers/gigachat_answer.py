@@ -14,10 +14,11 @@ import msgspec
 
 from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Citation
+from llm_master.providers.bodies import error_under_200, unreadable
 from llm_master.providers.failures import BAD_JSON, UNREADABLE
 from llm_master.providers.gigachat_messages import FORMAT
-from llm_master.providers.http import StreamReader, error_under_200, unreadable
 from llm_master.providers.sse import NamedEvent
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 FINISH_REASONS = {"function_call": "tool_calls", "blacklist": "content_filter"}

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
-from llm_master.errors import InvalidRequestError, ProviderError, ServerError
+from llm_master.errors import ProviderError, ServerError
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.failures import BAD_JSON, UNREADABLE, error_of, failure_of, read_failure, request_id
+from llm_master.providers.bodies import encoded, json_of, unreadable
+from llm_master.providers.failures import UNREADABLE, error_of, read_failure, request_id
 from llm_master.providers.sse import SSEParser
+from llm_master.providers.stream_reader import StreamReader, as_events
 from llm_master.rows import ProviderConfig
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import (
     LLMResponse,
     Message,
     Plan,
-    ReasoningDelta,
     StreamEnd,
-    StreamEvent,
     StreamPiece,
-    ToolCallDelta,
-    Usage,
-    WireAnswer,
 )
 
 if TYPE_CHECKING:
@@ -256,184 +253,8 @@ class HTTPProvider(BaseLLMProvider):
         return error_of(answer.status, answer.headers, read_failure(answer.body), model=model, url=endpoint.url)
 
 
-class StreamReader:
-    """Events of one stream from its pieces, and what only its end tells.
-
-    Attributes:
-        began: Something has been handed out.
-        done: The stream has said that it is over.
-        failure: What broke it, once the events before it have been handed out.
-        usage: What it cost, once it has come; a format that learns it by and by says it by ``usage_so_far``.
-        served: The model that answers, once known.
-    """
-
-    def __init__(self, model: str, status: int | None, request_id: str | None) -> None:
-        self.model = model
-        self.wire = WireAnswer(status, request_id)
-        self.served: str | None = None
-        self.began = False
-        self.done = False
-        self.failure: Exception | None = None
-        self.usage: Usage | None = None
-
-    def read(self, pieces: Sequence[bytes]) -> list[str | StreamEvent]:
-        """Events of the data that arrived together.
-
-        What comes before a piece that is an error is returned, and the error stands in ``failure``.
-        """
-        events: list[str | StreamEvent] = []
-        for data in pieces:
-            try:
-                events.extend(self.events_of(data))
-            except (ProviderError, *UNREADABLE) as exc:
-                self.fail(exc, data)
-                break
-            if self.done:
-                break
-        self.began = self.began or bool(events)
-        return events
-
-    def fail(self, exc: Exception, data: bytes) -> None:
-        """Note what broke the stream: an error that it holds, or ``data`` that cannot be read."""
-        if isinstance(exc, ProviderError):
-            exc.status = exc.status or self.wire.status
-            exc.request_id = exc.request_id or self.wire.request_id
-            self.failure = exc
-        else:
-            self.failure = self.broken(f"the stream holds what cannot be read ({exc}): {data[:120]!r}")
-
-    def error(self, content: Any) -> ProviderError:
-        """The error for an error object in the stream."""
-        return error_under_200(content, self.model, status=self.wire.status, request_id=self.wire.request_id)
-
-    def broken(self, message: str) -> ServerError:
-        """The error for a stream that is none, or was cut off."""
-        return ServerError(message, status=self.wire.status, model=self.model, request_id=self.wire.request_id)
-
-    def usage_so_far(self) -> Usage | None:
-        """Usage, if it has come."""
-        return self.usage
-
-    def events_of(self, data: bytes) -> Iterable[str | StreamEvent]:
-        """Events of one piece. Raises ``ProviderError`` or ``msgspec.DecodeError``."""
-        raise NotImplementedError
-
-    def ended(self) -> StreamEnd:
-        """The last event, once all pieces were read.
-
-        Raises:
-            ServerError: The stream was cut off, or its pieces make no answer.
-        """
-        try:
-            return self.end()
-        except UNREADABLE as exc:
-            raise self.broken(f"the stream's pieces make no answer ({exc})") from exc
-
-    def end(self) -> StreamEnd:
-        """The last event. Raises ``ServerError`` where the stream was cut off."""
-        raise NotImplementedError
-
-
 def with_headers(response: R, answer: Answer) -> R:
     """A result, with the headers that its answer had."""
     if response.wire is not None:
         response.wire.headers, response.wire.sent_at = answer.headers, answer.sent_at
     return response
-
-
-def as_events(answer: LLMResponse) -> list[str | StreamEvent]:
-    """A whole answer as the events of a stream."""
-    events: list[str | StreamEvent] = []
-    if answer.reasoning:
-        events.append(ReasoningDelta(answer.reasoning))
-    if answer.content:
-        events.append(answer.content)
-    events += [ToolCallDelta(i, call.id, call.name, call.text or "") for i, call in enumerate(answer.tool_calls)]
-    events.append(
-        StreamEnd(
-            finish_reason=answer.finish_reason,
-            usage=answer.usage,
-            model_name=answer.model_name,
-            citations=answer.citations,
-            images=answer.images,
-            audio=answer.audio,
-            native=answer.native,
-            wire=answer.wire,
-        )
-    )
-    return events
-
-
-def error_under_200(content: Any, model: str, *, status: int | None = None, request_id: str | None = None) -> ProviderError:
-    """The error for a body or event that holds an error object although it came under 200."""
-    failure = failure_of(content)
-    error = error_of(failure.status, {}, failure, model=model)
-    error.status = error.status or status
-    error.request_id = request_id
-    return error
-
-
-def decoded(decode: Callable[[bytes], Any], body: bytes, *, status: int, request_id: str | None, model: str) -> Any:
-    """A 2xx body, decoded into a struct that has an ``error``.
-
-    Raises:
-        ProviderError: It cannot be read, or holds an error.
-    """
-    try:
-        answer = decode(body)
-    except BAD_JSON as exc:
-        raise unreadable(body, exc, status, request_id, model) from exc
-    if answer.error:
-        raise error_under_200(msgspec.json.decode(body), model, status=status, request_id=request_id)
-    return answer
-
-
-def json_of(answer: Answer) -> Any:
-    """What a 2xx answer holds.
-
-    Raises:
-        ProviderError: It is no JSON, or an error.
-    """
-    try:
-        content = msgspec.json.decode(answer.body)
-    except (*BAD_JSON, RecursionError) as exc:
-        raise unreadable(answer.body, exc, answer.status, request_id(answer.headers), "") from exc
-    if isinstance(content, dict) and content.get("error"):
-        raise error_under_200(content, "", status=answer.status, request_id=request_id(answer.headers))
-    return content
-
-
-def unreadable(body: bytes, exc: Exception, status: int | None, request_id: str | None, model: str) -> ServerError:
-    """The error for a 2xx whose body is no such answer."""
-    if not body.strip():
-        what = "an empty body"
-    elif body.lstrip()[:1] == b"<":
-        what = "an HTML page, so base_url is probably not that of an API"
-    else:
-        what = f"a body that cannot be read ({exc})"
-    return ServerError(f"answered {status} with {what}: {body[:120]!r}", status=status, model=model, request_id=request_id)
-
-
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """A request's body.
-
-    Raises:
-        InvalidRequestError: Something in it is no JSON value.
-    """
-    try:
-        return _encode(body)
-    except (TypeError, ValueError, msgspec.MsgspecError) as exc:
-        raise InvalidRequestError(f"the request cannot be written as JSON: {exc}") from exc
-
-
-def _plain(value: Any) -> Any:
-    """What msgspec does not know: read-only mappings, and objects that can dump themselves, as pydantic's."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    dump = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dump(exclude_none=True)
-    raise TypeError(f"{type(value).__name__} {value!r:.60} is no JSON value")
-
-
-_encode = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number").encode

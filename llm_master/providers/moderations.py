@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ServerError
-from llm_master.providers.http import decoded
+from llm_master.providers.bodies import decoded
 from llm_master.results import ModerationResponse, ModerationResult
 from llm_master.types import Usage, WireAnswer
 

@@ -14,11 +14,13 @@ import msgspec
 
 from llm_master.errors import InvalidRequestError, ModelNotFoundError, ProviderConnectionError, ProviderError, ServerError
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import decoded
 from llm_master.providers.failures import error_of, read_failure, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, decoded, with_headers
+from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.lines import LineParser
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.ollama_messages import FORMAT, conversation
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.transport import Answer, Endpoint, Stream
 from llm_master.types import LLMResponse, Message, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 

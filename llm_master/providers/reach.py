@@ -8,7 +8,8 @@ from llm_master.dispatch.keys import Key
 from llm_master.dispatch.time_limit import TimeLimitPassed
 from llm_master.errors import ConfigurationError, InvalidRequestError, LLMError, ProviderError
 from llm_master.providers.base import BaseLLMProvider
-from llm_master.providers.http import HTTPProvider, json_of
+from llm_master.providers.bodies import json_of
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.listing import MAX_BYTES
 from llm_master.providers.sdk import translated
 from llm_master.providers.short import ShortForm

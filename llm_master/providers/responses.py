@@ -11,12 +11,14 @@ import msgspec
 from llm_master.errors import InvalidRequestError
 from llm_master.providers import responses_answer as answer
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import encoded, unreadable
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable
+from llm_master.providers.http import HTTPProvider
 from llm_master.providers.limits import limits_in
 from llm_master.providers.neutral import is_neutral, neutral
 from llm_master.providers.responses_messages import conversation
 from llm_master.providers.responses_stream import ResponseReader
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.transport import Endpoint
 from llm_master.types import LLMResponse, Message, Plan, RateLimitState
 

@@ -12,8 +12,9 @@ import msgspec
 from llm_master.errors import ProviderError
 from llm_master.media import Citation, Image, from_data_uri
 from llm_master.providers import chat_format as fmt
+from llm_master.providers import chat_usage
+from llm_master.providers.bodies import unreadable
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
-from llm_master.providers.http import unreadable
 from llm_master.providers.responses_messages import FORMAT
 from llm_master.types import LLMResponse, ToolCall, Usage, WireAnswer
 
@@ -41,8 +42,8 @@ class WireUsage(msgspec.Struct):
     input_tokens: Any = None
     output_tokens: Any = None
     total_tokens: Any = None
-    input_tokens_details: fmt.InputDetails | None = None
-    output_tokens_details: fmt.OutputDetails | None = None
+    input_tokens_details: chat_usage.InputDetails | None = None
+    output_tokens_details: chat_usage.OutputDetails | None = None
     cost: Any = None
     cost_details: Any = None
     is_byok: Any = None
@@ -109,8 +110,8 @@ def read_usage(wire: WireUsage | None) -> Usage:
     """Usage by the names of chat completions, whose conventions are the same."""
     if wire is None:
         return Usage()
-    return fmt.read_usage(
-        fmt.WireUsage(
+    return chat_usage.read_usage(
+        chat_usage.WireUsage(
             prompt_tokens=wire.input_tokens,
             completion_tokens=wire.output_tokens,
             total_tokens=wire.total_tokens,

@@ -10,8 +10,8 @@ import msgspec
 
 from llm_master.media import Citation
 from llm_master.providers import responses_answer as answer
-from llm_master.providers.http import StreamReader
 from llm_master.providers.sse import NamedEvent
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCallDelta, Usage
 
 _TEXT = "response.output_text.delta"

@@ -17,10 +17,12 @@ import msgspec
 from llm_master.errors import ConfigurationError, InvalidRequestError, PermissionDeniedError, ProviderError, ServerError
 from llm_master.providers import yandex_answer as answer
 from llm_master.providers.base import Translation
+from llm_master.providers.bodies import encoded, unreadable
 from llm_master.providers.failures import BAD_JSON, request_id
-from llm_master.providers.http import HTTPProvider, StreamReader, encoded, unreadable, with_headers
+from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.lines import LineParser
 from llm_master.providers.neutral import is_neutral, neutral
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.providers.yandex_messages import conversation
 from llm_master.transport import Answer, Endpoint
 from llm_master.types import LLMResponse, Message, Usage, WireAnswer

@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from llm_master.errors import ProviderError, ServerError
+from llm_master.providers.bodies import unreadable
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
-from llm_master.providers.http import StreamReader, unreadable
+from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
 
 _STATUS = "ALTERNATIVE_STATUS_"
