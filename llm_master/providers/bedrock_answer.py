@@ -20,6 +20,7 @@ from llm_master.providers.bedrock_frames import DAMAGED, Frame
 from llm_master.providers.bedrock_messages import FORMAT
 from llm_master.providers.bedrock_refusals import error_named, message_in
 from llm_master.providers.bodies import unreadable
+from llm_master.providers.counts import whole
 from llm_master.providers.failures import BAD_JSON, UNREADABLE
 from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -180,24 +181,18 @@ def read_usage(wire: WireUsage | None) -> Usage:
     """
     if wire is None:
         return Usage()
-    read, written = _count(wire.cache_read_input_tokens), _count(wire.cache_write_input_tokens)
-    fresh = _count(wire.input_tokens)
+    read, written = whole(wire.cache_read_input_tokens), whole(wire.cache_write_input_tokens)
+    fresh = whole(wire.input_tokens)
     usage = Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=_count(wire.output_tokens),
+        output_tokens=whole(wire.output_tokens),
         cached_tokens=read,
         cache_write_tokens=written,
     )
     for detail in _dicts(wire.cache_details):
         if detail.get("ttl") == "1h":
-            usage.cache_write_1h_tokens = _count(detail.get("inputTokens"))
+            usage.cache_write_1h_tokens = whole(detail.get("inputTokens"))
     return usage
-
-
-def _count(value: Any) -> int | None:
-    if value.__class__ is int:
-        return int(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 class ConverseReader(StreamReader):

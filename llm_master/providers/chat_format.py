@@ -16,7 +16,8 @@ from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Audio, Citation, Image
 from llm_master.providers import chat_extras as extras
 from llm_master.providers.bodies import error_under_200, unreadable
-from llm_master.providers.chat_usage import WireUsage, count, read_usage
+from llm_master.providers.chat_usage import WireUsage, read_usage
+from llm_master.providers.counts import count
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
 from llm_master.types import LLMResponse, ToolCall, ToolCallDelta, WireAnswer
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from llm_master.providers import chat_extras as extras
+from llm_master.providers.counts import count
 from llm_master.types import Usage
 
 
@@ -86,15 +87,6 @@ def read_usage(wire: WireUsage | None) -> Usage:
     if output_details is not None and output_details.audio_tokens:
         usage.audio_output_tokens = count(output_details.audio_tokens)
     return usage
-
-
-def count(value: Any) -> int | None:
-    """A number of tokens; ``None`` for whatever is none."""
-    if value.__class__ is int:
-        return value
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
-    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _first(*values: Any) -> Any:

@@ -13,6 +13,7 @@ from llm_master.providers import cohere_answer as answer
 from llm_master.providers.base import Translation
 from llm_master.providers.bodies import decoded
 from llm_master.providers.cohere_messages import conversation
+from llm_master.providers.counts import count
 from llm_master.providers.failures import request_id
 from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.limits import limits_in
@@ -318,7 +319,7 @@ def _embedded(units: WireUnits | None) -> Usage:
     """What was embedded. Images that are counted in pieces and not in tokens make the tokens unknown."""
     if units is None:
         return Usage(None, 0, cached_tokens=0)
-    texts, images = answer.count(units.input_tokens), answer.count(units.image_tokens)
+    texts, images = count(units.input_tokens), count(units.image_tokens)
     if images is None and units.images:
         return Usage(None, 0, cached_tokens=0)
     total = texts if not images else (texts or 0) + images

@@ -13,6 +13,7 @@ import msgspec
 from llm_master.media import Citation
 from llm_master.providers.bodies import error_under_200, unreadable
 from llm_master.providers.cohere_messages import FORMAT
+from llm_master.providers.counts import count
 from llm_master.providers.failures import BAD_JSON
 from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, ReasoningDelta, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -230,15 +231,6 @@ def read_usage(wire: WireUsage | None) -> Usage:
         if tokens is None:
             usage.input_tokens, usage.output_tokens = usage.billed_input_tokens, usage.billed_output_tokens
     return usage
-
-
-def count(value: Any) -> int | None:
-    """A number of tokens, which may come as ``25.0``; ``None`` for whatever is none."""
-    if value.__class__ is int:
-        return int(value)
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
-    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 class EventReader(StreamReader):

@@ -15,6 +15,7 @@ import msgspec
 from llm_master.errors import ProviderError, ServerError
 from llm_master.media import Citation
 from llm_master.providers.bodies import error_under_200, unreadable
+from llm_master.providers.counts import whole
 from llm_master.providers.failures import BAD_JSON, UNREADABLE
 from llm_master.providers.gigachat_messages import FORMAT
 from llm_master.providers.sse import NamedEvent
@@ -123,19 +124,12 @@ def read_usage(wire: WireUsage | None) -> Usage:
     if wire is None:
         return Usage()
     if wire.input_tokens is None and wire.output_tokens is None:
-        prompt, cached = _count(wire.prompt_tokens), _count(wire.precached_prompt_tokens)
-        given, output = None if prompt is None else prompt + (cached or 0), _count(wire.completion_tokens)
+        prompt, cached = whole(wire.prompt_tokens), whole(wire.precached_prompt_tokens)
+        given, output = None if prompt is None else prompt + (cached or 0), whole(wire.completion_tokens)
     else:
-        given, output = _count(wire.input_tokens), _count(wire.output_tokens)
-        cached = _count(wire.input_tokens_details.cached_tokens) if wire.input_tokens_details is not None else None
+        given, output = whole(wire.input_tokens), whole(wire.output_tokens)
+        cached = whole(wire.input_tokens_details.cached_tokens) if wire.input_tokens_details is not None else None
     return Usage(given, output, cached)
-
-
-def _count(value: Any) -> int | None:
-    """A number of tokens; ``None`` for whatever is none."""
-    if value.__class__ is int:
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def _messages(answer: WireCompletion) -> Sequence[WireMessage]:

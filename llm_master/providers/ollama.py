@@ -15,6 +15,7 @@ import msgspec
 from llm_master.errors import InvalidRequestError, ModelNotFoundError, ProviderConnectionError, ProviderError, ServerError
 from llm_master.providers.base import Translation
 from llm_master.providers.bodies import decoded
+from llm_master.providers.counts import count
 from llm_master.providers.failures import error_of, read_failure, request_id
 from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.lines import LineParser
@@ -228,7 +229,7 @@ class OllamaProvider(HTTPProvider):
         response = EmbeddingResponse(
             embeddings=[vector_of(vector) for vector in vectors],
             model_name=content.model if isinstance(content.model, str) and content.model else model,
-            usage=Usage(_count(content.prompt_eval_count), 0, cached_tokens=0),
+            usage=Usage(count(content.prompt_eval_count), 0, cached_tokens=0),
             wire=WireAnswer(found.status, named, found.body),
         )
         return with_headers(response, found)
@@ -329,13 +330,7 @@ def _finish(reason: Any, *, called: bool) -> str | None:
 
 def _usage(answer: WireChat) -> Usage:
     """Tokens. The server leaves out a count that is 0, as that of a prompt which it had in its cache: then it is not known."""
-    return Usage(_count(answer.prompt_eval_count), _count(answer.eval_count))
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
-    return int(value) if value.__class__ is int or (isinstance(value, float) and value.is_integer()) else None
+    return Usage(count(answer.prompt_eval_count), count(answer.eval_count))
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from llm_master.errors import ConfigurationError, InvalidRequestError, Permissio
 from llm_master.providers import yandex_answer as answer
 from llm_master.providers.base import Translation
 from llm_master.providers.bodies import encoded, unreadable
+from llm_master.providers.counts import count
 from llm_master.providers.failures import BAD_JSON, request_id
 from llm_master.providers.http import HTTPProvider, with_headers
 from llm_master.providers.lines import LineParser
@@ -201,7 +202,7 @@ class YandexProvider(HTTPProvider):
             try:
                 content = msgspec.json.decode(found.body)
                 vectors.append(array("f", [float(number) for number in content["embedding"]]))
-                counted = answer.count(content.get("numTokens"))
+                counted = count(content.get("numTokens"))
                 tokens = None if tokens is None or counted is None else tokens + counted
             except (*BAD_JSON, LookupError, TypeError, ValueError, AttributeError) as exc:
                 raise unreadable(found.body, exc, found.status, request_id(found.headers), model) from exc

@@ -15,6 +15,7 @@ import msgspec
 
 from llm_master.errors import ProviderError, ServerError
 from llm_master.providers.bodies import unreadable
+from llm_master.providers.counts import count
 from llm_master.providers.failures import BAD_JSON, error_of, failure_of
 from llm_master.providers.stream_reader import StreamReader
 from llm_master.types import LLMResponse, StreamEnd, StreamEvent, ToolCall, ToolCallDelta, Usage, WireAnswer
@@ -132,15 +133,6 @@ def read_usage(raw: bytes) -> Usage:
         count(wire.completion_tokens),
         reasoning_tokens=count(details.reasoning_tokens) if details is not None else None,
     )
-
-
-def count(value: Any) -> int | None:
-    """A number of tokens, which comes as a string; ``None`` for whatever is none."""
-    if value.__class__ is str:
-        return int(value) if value.isascii() and value.isdigit() else None
-    if value.__class__ is int:
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def in_body(content: Any, model: str, *, status: int | None, request_id: str | None) -> ProviderError:
