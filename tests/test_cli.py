@@ -677,7 +677,7 @@ def check_rendered(lines):
 
 
 def test_on_a_terminal_an_answer_is_rendered(openai):
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="the extra cli is not installed")
     openai.answer_json(answer(MARKDOWN))
     written = on_terminal("query", "Birds", "-m", "gpt-4.1")
     assert "\x1b[" in written
@@ -685,7 +685,7 @@ def test_on_a_terminal_an_answer_is_rendered(openai):
 
 
 def test_on_a_terminal_a_stream_longer_than_it_leaves_the_whole_text_once(openai):
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="the extra cli is not installed")
     streamed(openai, MARKDOWN, pause=0.01, reasoning="I ponder birds.")
     written = on_terminal("query", "Birds", "-m", "gpt-4.1", "--stream", rows=10)
     assert "ponder" not in written
@@ -693,7 +693,7 @@ def test_on_a_terminal_a_stream_longer_than_it_leaves_the_whole_text_once(openai
 
 
 def test_no_color_renders_without_colours(openai):
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="the extra cli is not installed")
     openai.answer_json(answer("A **robin** and `code`"))
     written = on_terminal("query", "Birds", "-m", "gpt-4.1", NO_COLOR="1")
     assert "**" not in written and not re.search(r"\x1b\[[0-9;]*\b(3[0-9]|4[0-9]|9[0-7])[0-9;]*m", written)
@@ -713,7 +713,7 @@ def test_a_dumb_terminal_and_one_without_rich_get_plain_text(openai, tmp_path, h
 
 
 def test_a_narrow_terminal_loses_no_words(openai):
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="the extra cli is not installed")
     openai.answer_json(answer("The robin sings extraordinarily loud."))
     lines = seen(on_terminal("query", "Birds", "-m", "gpt-4.1", columns=12))
     assert max(map(len, lines)) <= 12

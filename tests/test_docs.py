@@ -107,8 +107,8 @@ def test_python_blocks_run(page, everything_answers, monkeypatch, tmp_path):
     if page.name == "langchain.md":
         pytest.importorskip("langchain_core", reason="the extra langchain is not installed")
     if page.name == "observe.md":
-        trace = pytest.importorskip("opentelemetry.trace")
-        pytest.importorskip("opentelemetry.sdk")
+        trace = pytest.importorskip("opentelemetry.trace", reason="the extra otel is not installed")
+        pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
         # A program sets its provider once for ever; after this page there is none again.
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
         monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", type(trace._TRACER_PROVIDER_SET_ONCE)())

@@ -830,7 +830,7 @@ async def test_vertex_by_key(server: ScriptedServer, clock: FakeClock) -> None:
 @pytest.fixture
 def account(tmp_path: Path, server: ScriptedServer) -> Path:
     """The file of a service account, whose tokens come from the scripted server."""
-    pytest.importorskip("google.auth")
+    pytest.importorskip("google.auth", reason="the extra vertex is not installed")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -911,7 +911,7 @@ async def test_a_service_account_that_is_refused(server: ScriptedServer, account
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"type": "service_account"}', '{"type": "nothing"}'], ids=repr)
 async def test_a_service_account_that_cannot_be_read(server: ScriptedServer, tmp_path: Path, clock: FakeClock, content: str | None) -> None:
-    pytest.importorskip("google.auth")
+    pytest.importorskip("google.auth", reason="the extra vertex is not installed")
     path = tmp_path / "broken.json"
     if content is not None:
         path.write_text(content)

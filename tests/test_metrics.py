@@ -19,7 +19,7 @@ from llm_master import PROVIDER_CONFIGS, ConfigurationError, LLMError, ModelConf
 from llm_master.dispatch import hooks as hooks_module
 from llm_master.testing import FakeClock, Fault, FaultServer
 
-parser = pytest.importorskip("prometheus_client.parser")
+parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client, whose parser reads the metrics, is not installed")
 
 FIRST, SECOND = "sk-first-0123456789", "sk-second-0123456780"
 NAMES = {FIRST: "api_keys['trial'][0] …6789", SECOND: "api_keys['trial'][1] …6780"}

@@ -472,7 +472,7 @@ def test_the_guides_metrics_as_they_stand(capsys: pytest.CaptureFixture[str]) ->
 
 async def test_the_guides_custom_provider_as_it_stands(fault_server: FaultServer) -> None:
     """Of its docs/providers/custom_provider.md, shortened by its comments, but for the import path and the address."""
-    httpx = pytest.importorskip("httpx")
+    httpx = pytest.importorskip("httpx", reason="httpx, which the guide uses, is not installed")
     # fmt: off
     from llm_master import AuthenticationError, ProviderError
 

@@ -578,7 +578,7 @@ def test_two_loops_in_two_threads_share_one_engine(redis: RedisServer, fault_ser
 
 
 def test_it_works_with_uvloop(redis: RedisServer) -> None:
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = pytest.importorskip("uvloop", reason="there is no uvloop here")
     store = SharedStore(redis.url, "x")
 
     async def once() -> bool:

@@ -17,7 +17,7 @@ from llm_master import PROVIDER_CONFIGS, ConfigurationError, LLMError, ModelConf
 from llm_master import metrics as prometheus
 from llm_master.testing import Fault, FaultServer
 
-pytest.importorskip("opentelemetry.sdk")
+pytest.importorskip("opentelemetry.sdk", reason="the SDK of OpenTelemetry is not installed")
 
 from opentelemetry import context, metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
